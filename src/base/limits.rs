@@ -1,0 +1,132 @@
+//! Every bound of the daemon, with its reason. Full = the sender is told; nothing grows without
+//! a bound. Units are the last word of each name.
+
+/// Longest key in bytes. etcd has no limit; LMDB's is 1,982, so longer keys are stored under a
+/// prefix and a hash (`store::row`), and something has to end the game.
+pub const KEY_BYTES_MAX: usize = 16 * 1024;
+
+/// Deepest path in segments: bounds the parents one write may create.
+pub const KEY_DEPTH_MAX: usize = 128;
+
+/// Largest value in bytes: etcd's default request limit (`--max-request-bytes`).
+pub const VALUE_BYTES_MAX: usize = 1536 * 1024;
+
+/// Largest request body in bytes: a value of the largest size, form-encoded in the common case.
+pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Longest time to live: ten years. etcd overflows to "for ever" instead, in silence.
+pub const TTL_SECONDS_MAX: u64 = 10 * 366 * 86_400;
+
+/// Commands in one multi-operation request: etcd's `--max-txn-ops`.
+pub const COMMANDS_PER_ENTRY_MAX: usize = 128;
+
+/// Keys one turn of apply may touch before Raft gets to tick again; a recursive delete of a large
+/// tree takes many turns.
+pub const APPLY_KEYS_PER_TURN: usize = 1_000;
+
+/// Keys one expiry entry may name; what is left waits for the next entry.
+pub const EXPIRE_KEYS_PER_ENTRY: usize = 500;
+
+/// Proposals remembered per origin for exactly-once: an older sequence has an unknown outcome.
+pub const DEDUP_WINDOW: u64 = 1_024;
+
+/// Revisions kept for watches and old reads whatever their age, unless bytes win.
+pub const HISTORY_REVISIONS_MIN: u64 = 10_000;
+
+/// Bytes of history above which the oldest revisions go, however few are left.
+pub const HISTORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Revisions older than this go once there are `HISTORY_REVISIONS_MIN` younger ones.
+pub const HISTORY_AGE_MS_MAX: u64 = 3_600_000;
+
+/// Changes the watch hub keeps in memory; a cursor further behind reads the store's history.
+pub const WATCH_RING_CHANGES_MAX: usize = 4_096;
+
+/// Bytes the watch ring may hold.
+pub const WATCH_RING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Watchers of one member: each costs about half a kilobyte.
+pub const WATCHERS_MAX: usize = 100_000;
+
+/// Overlay bytes at which a checkpoint starts even under load.
+pub const OVERLAY_BYTES_CHECKPOINT: usize = 32 * 1024 * 1024;
+
+/// Overlay bytes at which proposals wait, when the frozen generation is still being written.
+pub const OVERLAY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Longest time between checkpoints while there is something to write.
+pub const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+
+/// Quiet time after which a checkpoint starts early.
+pub const CHECKPOINT_QUIET_MS: u64 = 100;
+
+/// Dead records one checkpoint may remove after a compaction: bounds the length of its write.
+pub const PURGE_RECORDS_PER_CHECKPOINT: usize = 50_000;
+
+/// WAL segment length. Segments are zero-filled once and recycled, so an append writes in place
+/// and one fdatasync flushes data only (measured: 9.6 k/s against 5.2 k/s for a growing file).
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes of entries kept in memory for slow followers; who needs older ones gets a snapshot.
+pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Entries kept in memory for slow followers (etcd's catch-up entries).
+pub const LOG_CACHE_ENTRIES_MAX: usize = 5_000;
+
+/// Bytes of one batch of proposals, which is one `MsgPropose` and at most one WAL frame.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Proposals of one batch.
+pub const BATCH_PROPOSALS_MAX: usize = 1_024;
+
+/// Proposals waiting in front of the core; more are refused with "too many requests".
+pub const PROPOSALS_WAITING_MAX: usize = 16_384;
+
+/// Bytes of proposals waiting in front of the core.
+pub const PROPOSALS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Reads waiting for a ReadIndex round.
+pub const READS_WAITING_MAX: usize = 65_536;
+
+/// Uncommitted bytes in the Raft log above which proposals are dropped (etcd refuses by count).
+pub const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Chunk of a snapshot stream.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Time a proposal may take before its outcome is reported as unknown: etcd's request timeout of
+/// 5 s and two election timeouts.
+pub const REQUEST_TIMEOUT_MS: u64 = 7_000;
+
+/// One Raft tick.
+pub const TICK_MS: u64 = 100;
+
+/// Ticks of the shortest election timeout; the longest is twice that.
+pub const ELECTION_TICKS: usize = 10;
+
+/// A leader logs the cluster time this often while deadlines exist.
+pub const CLOCK_INTERVAL_MS: u64 = 5_000;
+
+/// What inherited deadlines are given, once, when a leader starts.
+pub const LEADER_GRACE_MS: u64 = 15_000;
+
+/// Request headers in bytes.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Time a client may take to send its headers.
+pub const HEADER_TIMEOUT_MS: u64 = 10_000;
+
+/// Connections of the client listener.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Time connections get to finish after SIGTERM.
+pub const DRAIN_MS: u64 = 4_000;
+
+/// Bytes a template may produce.
+pub const RENDER_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// CPU time of one render in the worker child.
+pub const RENDER_CPU_SECONDS_MAX: u64 = 2;
+
+/// Output of a check or reload command that is kept.
+pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
