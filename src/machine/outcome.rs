@@ -95,7 +95,7 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A v2 operation changed this.
-    Changed(Event),
+    Changed(Box<Event>),
     /// The clock was logged.
     Ticked,
     /// So many things expired; others had been renewed or removed meanwhile.
