@@ -24,6 +24,7 @@
 
 pub mod base;
 pub mod checkpoint;
+pub mod env;
 pub mod memtable;
 pub mod meta;
 pub mod mvcc;
