@@ -31,6 +31,7 @@ pub mod mvcc;
 pub mod reader;
 pub mod record;
 pub mod row;
+pub mod stream;
 
 pub use base::{Base, MemoryBase};
 pub use meta::{Membership, Meta};
