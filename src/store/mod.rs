@@ -1,1 +1,4 @@
 //! Floor: store. (scaffold)
+
+pub mod log;
+pub mod wal;
