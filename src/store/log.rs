@@ -281,7 +281,7 @@ mod tests {
         Ok(found.iter().map(|entry| entry.index).collect())
     }
 
-    fn is(error: raft::Error, expected: StorageError) -> bool {
+    fn is(error: &raft::Error, expected: &StorageError) -> bool {
         matches!(error, raft::Error::Store(found) if found == expected)
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let log = Log::default();
         assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (1, 0));
         assert_eq!(log.term(0).unwrap(), 0);
-        assert!(is(log.term(1).unwrap_err(), StorageError::Unavailable));
+        assert!(is(&log.term(1).unwrap_err(), &StorageError::Unavailable));
         assert_eq!(log.initial_state().unwrap().hard_state, HardState::default());
     }
 
@@ -308,10 +308,10 @@ mod tests {
     fn terms_are_known_from_the_point_on() {
         let log = sample();
         assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (6, 10));
-        assert!(is(log.term(4).unwrap_err(), StorageError::Compacted));
+        assert!(is(&log.term(4).unwrap_err(), &StorageError::Compacted));
         assert_eq!(log.term(5).unwrap(), 2);
         assert_eq!(log.term(10).unwrap(), 2);
-        assert!(is(log.term(11).unwrap_err(), StorageError::Unavailable));
+        assert!(is(&log.term(11).unwrap_err(), &StorageError::Unavailable));
     }
 
     #[test]
@@ -320,7 +320,7 @@ mod tests {
         let log = Log::recovered(recovered, ConfState::default());
         assert_eq!(log.point(), (LogIndex(7), Term(3)));
         assert_eq!(read(&log, 8, 10, None).unwrap(), [8, 9]);
-        assert!(is(read(&log, 7, 9, None).unwrap_err(), StorageError::Compacted));
+        assert!(is(&read(&log, 7, 9, None).unwrap_err(), &StorageError::Compacted));
     }
 
     #[test]
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(log.compact(LogIndex(50)), LogIndex(0));
         assert_eq!(log.compact(LogIndex(count + 30)), LogIndex(30));
         assert_eq!((log.term(30).unwrap(), log.last()), (1, LogIndex(count + 100)));
-        assert!(is(log.term(29).unwrap_err(), StorageError::Compacted));
+        assert!(is(&log.term(29).unwrap_err(), &StorageError::Compacted));
 
         let mut log = Log::default();
         let quarter = limits::LOG_CACHE_BYTES_MAX / 4;
@@ -402,19 +402,17 @@ mod tests {
         let mut log = sample();
         let unavailable = StorageError::SnapshotTemporarilyUnavailable;
         assert!(!log.take_snapshot_request());
-        assert!(is(log.snapshot(0, 2).unwrap_err(), unavailable));
+        assert!(is(&log.snapshot(0, 2).unwrap_err(), &unavailable));
         assert!(log.take_snapshot_request() && !log.take_snapshot_request());
         let mut snapshot = Snapshot::default();
         snapshot.mut_metadata().index = 4;
         log.offer_snapshot(snapshot.clone());
-        let unavailable = StorageError::SnapshotTemporarilyUnavailable;
-        assert!(is(log.snapshot(0, 2).unwrap_err(), unavailable), "older than the point");
+        assert!(is(&log.snapshot(0, 2).unwrap_err(), &unavailable), "older than the point");
         snapshot.mut_metadata().index = 9;
         log.offer_snapshot(snapshot);
         assert_eq!(log.snapshot(9, 2).unwrap().get_metadata().index, 9);
         assert!(log.take_snapshot_request());
-        let unavailable = StorageError::SnapshotTemporarilyUnavailable;
-        assert!(is(log.snapshot(10, 2).unwrap_err(), unavailable));
+        assert!(is(&log.snapshot(10, 2).unwrap_err(), &unavailable));
         log.withdraw_snapshot();
         assert!(log.snapshot(0, 2).is_err() && log.take_snapshot_request());
     }

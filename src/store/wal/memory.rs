@@ -55,6 +55,8 @@ struct Disk {
     next_file: u64,
     syncs: u64,
     sync_fails: bool,
+    /// Changing calls until the power goes out.
+    calls_left: Option<u64>,
     capacity_bytes: Option<u64>,
 }
 
@@ -93,6 +95,7 @@ impl MemoryMedium {
     /// number below `n`. Whoever has the log open on this disk must not use it any more.
     pub fn crash(&self, survival: Survival, pick: &mut dyn FnMut(u64) -> u64) {
         let mut disk = self.disk();
+        (disk.calls_left, disk.sync_fails) = (None, false);
         for content in disk.files.values_mut() {
             content.crash(survival, pick);
         }
@@ -114,6 +117,12 @@ impl MemoryMedium {
     /// Makes the next `sync` fail with an I/O error.
     pub fn fail_next_sync(&self) {
         self.disk().sync_fails = true;
+    }
+
+    /// Lets the power go out after this many more calls that change something: every later one
+    /// fails, until `crash` says what is left.
+    pub fn fail_after_calls(&self, calls: u64) {
+        self.disk().calls_left = Some(calls);
     }
 
     /// Bounds the disk: growing past this many bytes is refused as a full disk. `None` = no bound.
@@ -150,6 +159,18 @@ impl Disk {
     fn change(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.name_changes.push(change);
+    }
+
+    /// Counts a call that changes something.
+    fn count_call(&mut self) -> io::Result<()> {
+        match &mut self.calls_left {
+            Some(0) => Err(io::Error::other("the power is out")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     fn used_bytes(&self) -> u64 {
@@ -289,6 +310,7 @@ impl Medium for MemoryMedium {
 
     fn write_at(&mut self, segment: SegmentNumber, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.disk();
+        disk.count_call()?;
         let (used, capacity) = (disk.used_bytes(), disk.capacity_bytes);
         let content = disk.content(segment)?;
         let growth = (index(offset) + bytes.len()).saturating_sub(content.length()) as u64;
@@ -301,6 +323,7 @@ impl Medium for MemoryMedium {
 
     fn sync(&mut self, segment: SegmentNumber) -> io::Result<()> {
         let mut disk = self.disk();
+        disk.count_call()?;
         disk.syncs += 1;
         let fails = std::mem::take(&mut disk.sync_fails);
         let content = disk.content(segment)?;
@@ -314,6 +337,7 @@ impl Medium for MemoryMedium {
 
     fn create(&mut self, segment: SegmentNumber) -> io::Result<()> {
         let mut disk = self.disk();
+        disk.count_call()?;
         if disk.names.contains_key(&segment) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -326,6 +350,7 @@ impl Medium for MemoryMedium {
 
     fn recycle(&mut self, from: SegmentNumber, to: SegmentNumber) -> io::Result<()> {
         let mut disk = self.disk();
+        disk.count_call()?;
         disk.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
         disk.change(NameChange::Move(from, to));
         Ok(())
@@ -333,6 +358,7 @@ impl Medium for MemoryMedium {
 
     fn remove(&mut self, segment: SegmentNumber) -> io::Result<()> {
         let mut disk = self.disk();
+        disk.count_call()?;
         disk.names.get(&segment).ok_or(io::ErrorKind::NotFound)?;
         disk.change(NameChange::Unset(segment));
         Ok(())
@@ -340,6 +366,7 @@ impl Medium for MemoryMedium {
 
     fn sync_dir(&mut self) -> io::Result<()> {
         let mut disk = self.disk();
+        disk.count_call()?;
         disk.name_changes.clear();
         let names = disk.names.clone();
         disk.files.retain(|id, _| names.values().any(|named| named == id));

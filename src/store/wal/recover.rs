@@ -468,3 +468,310 @@ impl Replay {
         while self.entries.pop_front_if(|entry| entry.index < self.released.0).is_some() {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ClusterId, MemberId};
+    use crate::store::wal::{LogBatch, MemoryMedium, Recovered, Survival, Wal, WalOptions};
+    use proptest::prelude::*;
+    use std::error::Error;
+
+    const IDENTITY: Identity = Identity { cluster: ClusterId(1), member: MemberId(2) };
+    const OPTIONS: WalOptions = WalOptions { segment_bytes: 16 * 1024 };
+
+    /// What the log must hold; `released` is what was asked for.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Model {
+        hard_state: HardState,
+        snapshot: Option<(LogIndex, Term)>,
+        entries: Vec<Entry>,
+        released: LogIndex,
+    }
+
+    impl Model {
+        fn floor(&self) -> u64 {
+            self.snapshot.map_or(0, |(index, _)| index.0)
+        }
+
+        fn last(&self) -> u64 {
+            self.entries.last().map_or(self.floor(), |entry| entry.index)
+        }
+
+        fn after(&self, batch: &LogBatch) -> Self {
+            let mut next = self.clone();
+            if batch.snapshot.is_some() {
+                next.snapshot = batch.snapshot;
+                next.entries.clear();
+            }
+            if let Some(first) = batch.entries.first() {
+                next.entries.retain(|entry| entry.index < first.index);
+                next.entries.extend_from_slice(&batch.entries);
+            }
+            if let Some(hard_state) = &batch.hard_state {
+                next.hard_state = hard_state.clone();
+            }
+            next
+        }
+
+        /// Whether this is what was recovered, give or take what was released.
+        fn is(&self, found: &Recovered) -> bool {
+            let first = found.entries.first().map_or(u64::MAX, |entry| entry.index);
+            let needless = self.released.0.max(self.floor());
+            found.hard_state == self.hard_state
+                && found.snapshot == self.snapshot
+                && (self.entries.is_empty() || first <= needless + 1)
+                && self.entries.ends_with(&found.entries)
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Batch {
+            count: u64,
+            bytes: usize,
+            overlap: u64,
+            hard_state: bool,
+        },
+        Snapshot {
+            ahead: u64,
+        },
+        Release {
+            behind: u64,
+        },
+        /// Power cut with a batch written but not flushed.
+        CutInFlight {
+            survival: Survival,
+            bytes: usize,
+        },
+        /// The power goes out after so many more calls.
+        CutLater {
+            calls: u64,
+        },
+        /// The process dies, the page cache lives.
+        Kill {
+            in_flight: bool,
+        },
+        SyncFails {
+            kill: bool,
+        },
+        Close,
+    }
+
+    fn survival() -> impl Strategy<Value = Survival> {
+        prop_oneof![
+            Just(Survival::Nothing),
+            Just(Survival::Everything),
+            Just(Survival::Prefix),
+            Just(Survival::Subset),
+            Just(Survival::Torn),
+        ]
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            10 => (0..6u64, 0..3000usize, 0..4u64, any::<bool>()).prop_map(
+                |(count, bytes, overlap, hard_state)| Op::Batch { count, bytes, overlap, hard_state }
+            ),
+            1 => (1..20u64).prop_map(|ahead| Op::Snapshot { ahead }),
+            3 => (0..8u64).prop_map(|behind| Op::Release { behind }),
+            2 => (survival(), 0..20_000usize)
+                .prop_map(|(survival, bytes)| Op::CutInFlight { survival, bytes }),
+            2 => (0..12u64).prop_map(|calls| Op::CutLater { calls }),
+            1 => any::<bool>().prop_map(|in_flight| Op::Kill { in_flight }),
+            1 => any::<bool>().prop_map(|kill| Op::SyncFails { kill }),
+            1 => Just(Op::Close),
+        ]
+    }
+
+    /// A member's disk, its log, and what it was promised.
+    struct World {
+        medium: MemoryMedium,
+        wal: Option<Wal<MemoryMedium>>,
+        sure: Model,
+        /// Written but never confirmed: may be there or not.
+        perhaps: Option<Model>,
+        chance: u64,
+        runs: u64,
+        /// Whether a failure is on its way.
+        armed: bool,
+    }
+
+    impl World {
+        fn new(seed: u64) -> Self {
+            let medium = MemoryMedium::new();
+            let wal = Wal::create(medium.clone(), IDENTITY, 0, OPTIONS).unwrap();
+            let (sure, chance) = (Model::default(), seed | 1);
+            Self { medium, wal: Some(wal), sure, perhaps: None, chance, runs: 0, armed: false }
+        }
+
+        fn pick(chance: &mut u64, below: u64) -> u64 {
+            *chance ^= *chance << 13;
+            *chance ^= *chance >> 7;
+            *chance ^= *chance << 17;
+            (*chance >> 11) % below
+        }
+
+        fn wal(&mut self) -> &mut Wal<MemoryMedium> {
+            self.wal.as_mut().unwrap()
+        }
+
+        fn batch(&self, count: u64, bytes: usize, overlap: u64, hard_state: bool) -> LogBatch {
+            let floor = self.sure.floor().max(self.sure.released.0);
+            let first = (self.sure.last() + 1).saturating_sub(overlap).max(floor + 1);
+            let term = self.sure.hard_state.term + u64::from(overlap > 0);
+            let new_entry = |index: u64| {
+                let data = vec![u8::try_from((index + term) % 251).unwrap(); bytes];
+                Entry { index, term, data: data.into(), ..Entry::default() }
+            };
+            let hard_state = hard_state.then(|| HardState {
+                term,
+                vote: count,
+                commit: self.sure.released.0,
+                ..HardState::default()
+            });
+            LogBatch {
+                entries: (first..first + count).map(new_entry).collect(),
+                hard_state,
+                snapshot: None,
+            }
+        }
+
+        /// Writes and flushes; a failure is a power cut.
+        fn commit(&mut self, batch: &LogBatch) {
+            let next = self.sure.after(batch);
+            self.perhaps = Some(next);
+            let wal = self.wal();
+            if wal.write(batch).and_then(|()| wal.sync()).is_ok() {
+                self.sure = self.perhaps.take().unwrap();
+            } else {
+                self.wal().sync().unwrap_err();
+                self.cut(Survival::Torn);
+            }
+        }
+
+        fn write_only(&mut self, batch: &LogBatch) {
+            self.perhaps = Some(self.sure.after(batch));
+            let _ = self.wal().write(batch);
+        }
+
+        fn cut(&mut self, survival: Survival) {
+            (self.wal, self.armed) = (None, false);
+            self.medium.crash(survival, &mut |below| Self::pick(&mut self.chance, below));
+            self.reopen(true);
+        }
+
+        /// Opens the log, after a few tries that the power cuts short, and compares.
+        fn reopen(&mut self, mut may_fail: bool) {
+            loop {
+                self.runs += 1;
+                let cut = may_fail && Self::pick(&mut self.chance, 3) > 0;
+                if cut {
+                    self.armed = true;
+                    self.medium.fail_after_calls(Self::pick(&mut self.chance, 14));
+                }
+                let seed = self.runs % 2; // even a repeated seed must do
+                match Wal::open(self.medium.clone(), IDENTITY, seed, OPTIONS) {
+                    Ok((wal, found)) => return self.compare(wal, &found),
+                    Err(error) => {
+                        let expected = self.armed && error.source().is_some();
+                        assert!(expected, "{error}");
+                    }
+                }
+                let kinds = [Survival::Nothing, Survival::Prefix, Survival::Subset, Survival::Torn];
+                let kind = kinds[usize::try_from(Self::pick(&mut self.chance, 4)).unwrap()];
+                self.armed = false;
+                self.medium.crash(kind, &mut |below| Self::pick(&mut self.chance, below));
+                may_fail = Self::pick(&mut self.chance, 4) > 0;
+            }
+        }
+
+        fn compare(&mut self, wal: Wal<MemoryMedium>, found: &Recovered) {
+            let candidates = self.perhaps.take().into_iter().chain([self.sure.clone()]);
+            let matching = candidates.into_iter().find(|model| model.is(found));
+            let Some(model) = matching else {
+                panic!("sure {:#?}\nfound {found:#?}", self.sure);
+            };
+            assert_eq!(wal.last_index().0, model.last());
+            (self.sure, self.wal) = (model, Some(wal));
+        }
+
+        fn step(&mut self, op: &Op) {
+            match *op {
+                Op::Batch { count, bytes, overlap, hard_state } => {
+                    self.commit(&self.batch(count, bytes, overlap, hard_state));
+                }
+                Op::Snapshot { ahead } => {
+                    let mut batch = self.batch(0, 0, 0, true);
+                    let index = LogIndex(self.sure.last().max(self.sure.released.0) + ahead);
+                    batch.snapshot = Some((index, Term(self.sure.hard_state.term)));
+                    self.commit(&batch);
+                }
+                Op::Release { behind } => {
+                    let upto = LogIndex(self.sure.last().saturating_sub(behind));
+                    self.wal().release(upto).unwrap();
+                    self.sure.released = self.sure.released.max(upto);
+                }
+                Op::CutInFlight { survival, bytes } => {
+                    self.write_only(&self.batch(2, bytes / 2, 1, true));
+                    self.cut(survival);
+                }
+                Op::CutLater { calls } => {
+                    self.armed = true;
+                    self.medium.fail_after_calls(calls);
+                }
+                Op::Kill { in_flight } => {
+                    if in_flight {
+                        self.write_only(&self.batch(1, 900, 0, true));
+                    }
+                    self.die();
+                }
+                Op::SyncFails { kill } => {
+                    self.write_only(&self.batch(1, 900, 0, true));
+                    self.armed = true;
+                    self.medium.fail_next_sync();
+                    if self.wal().sync().is_ok() {
+                        self.sure = self.perhaps.take().unwrap();
+                    }
+                    if kill { self.die() } else { self.cut(Survival::Everything) }
+                }
+                Op::Close => self.close(),
+            }
+        }
+
+        fn die(&mut self) {
+            self.wal = None;
+            self.reopen(false);
+        }
+
+        fn close(&mut self) {
+            if self.wal.take().unwrap().close().is_err() {
+                return self.cut(Survival::Torn);
+            }
+            let opened = Wal::open(self.medium.clone(), IDENTITY, 5, OPTIONS);
+            match opened {
+                Ok((wal, found)) => {
+                    assert!(found.was_closed && found.torn_bytes == 0);
+                    self.compare(wal, &found);
+                }
+                Err(_) => self.cut(Survival::Torn),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_was_flushed_is_recovered_and_nothing_is_invented(
+            ops in prop::collection::vec(op(), 1..60),
+            seed in any::<u64>(),
+        ) {
+            let mut world = World::new(seed);
+            for op in &ops {
+                world.step(op);
+            }
+            world.cut(Survival::Nothing);
+        }
+    }
+}
