@@ -24,6 +24,7 @@
 
 pub mod base;
 pub mod checkpoint;
+pub mod log;
 pub mod env;
 pub mod memtable;
 pub mod meta;
@@ -31,6 +32,7 @@ pub mod mvcc;
 pub mod reader;
 pub mod record;
 pub mod row;
+pub mod wal;
 pub mod stream;
 
 pub use base::{Base, MemoryBase};
