@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{program, read_response, run, scratch, try_http, wait_until};
+use common::{Daemon, http, program, read_response, run, scratch, try_http, wait_until};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -61,4 +61,19 @@ fn a_command_is_heard_out_or_killed() {
 #[test]
 fn a_program_is_found_on_the_path() {
     assert!(program("sh").is_some_and(|path| path.is_absolute()));
+}
+
+#[test]
+fn the_daemon_is_killed_ended_and_started_again() {
+    let mut daemon = Daemon::start("harness");
+    let put = http("PUT", &format!("{}/v2/keys/seat", daemon.url()), "value=taken");
+    assert_eq!(put.status, 201, "{put:?}");
+    daemon.kill9();
+    assert!(try_http("GET", &format!("{}/health", daemon.url()), "").is_err());
+    for _ in 0..2 {
+        daemon.restart();
+        let get = http("GET", &format!("{}/v2/keys/seat", daemon.url()), "");
+        assert_eq!(get.json()["node"]["value"], "taken");
+    }
+    daemon.terminate();
 }

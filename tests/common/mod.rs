@@ -15,15 +15,14 @@
 //! Environment: `ALTHING_REQUIRE_ALL=1` (above); `ALTHING_TEST_BINARY=/path` tests another build,
 //! such as the packaged one.
 
-#![allow(dead_code, reason = "each test program uses its part of this file")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its part of this folder")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "the runner shows it when the test fails")]
 
 mod daemon;
 mod http;
 
-pub(crate) use daemon::Daemon;
-#[allow(unused_imports, reason = "each test program uses its part of this file")]
+pub(crate) use daemon::{Daemon, clean};
 pub(crate) use http::{Response, http, read_response, try_http};
 
 use std::env;

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-/// Folders of this project whose files pages speak of.
-const FOLDERS: &[&str] =
-    &["src/", "docs/", "tests/", "examples/", "templates/", "systemd/", ".ci/", ".cargo/"];
+/// Folders of this project whose files pages speak of. `templates/` is not among them: on pages it
+/// is the user's folder.
+const FOLDERS: &[&str] = &["src/", "docs/", "tests/", "examples/", ".ci/"];
 
 /// Crates of which two versions would mean two of a kind that must be one: two HTTP stacks, two
 /// runtimes, two stores.
