@@ -9,6 +9,8 @@
 //! `sh -eu` -> output compared. What a block leaves running is in one process group, which is
 //! killed at the end, whatever happened.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Daemon, Finished, binary, clean, program, run, scratch};

@@ -50,7 +50,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("tera", &["render"]),
     ("notify", &["render", "daemon"]),
     ("clap", &["config", "ctl", "main"]),
-    ("signal_hook", &["daemon", "main"]),
+    ("signal_hook", &["ctl", "daemon", "main"]),
 ];
 
 /// The deterministic core: what it does depends on its inputs only.
