@@ -130,3 +130,22 @@ pub const RENDER_CPU_SECONDS_MAX: u64 = 2;
 
 /// Output of a check or reload command that is kept.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes a WAL segment is zero-filled ahead on its first use: a first start writes this much, not
+/// a whole segment, and the flush that pays for growth comes once in a few thousand.
+pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Released WAL segments kept for reuse: one for the next rotation, one for the recovery after
+/// that; both are also the log's reserve on a full disk.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
+
+/// Bytes of one WAL frame. Raft's window for one follower is 256 messages of 1 MiB; twice that
+/// means a bug, not load.
+pub const WAL_FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes recovery reads from a WAL segment at a time, unless one frame is larger.
+pub const WAL_READ_BYTES: usize = 256 * 1024;
+
+/// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
+/// whole segment in memory.
+pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
