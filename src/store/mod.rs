@@ -26,6 +26,7 @@ pub mod base;
 pub mod checkpoint;
 pub mod log;
 pub mod env;
+pub mod log;
 pub mod memtable;
 pub mod meta;
 pub mod mvcc;
@@ -34,6 +35,7 @@ pub mod record;
 pub mod row;
 pub mod wal;
 pub mod stream;
+pub mod wal;
 
 pub use base::{Base, MemoryBase};
 pub use meta::{Membership, Meta};
