@@ -8,7 +8,8 @@
 //! Invariants:
 //! * `Publish` stands before the `Answer`s and `ReadReady`s that rely on it.
 //! * A `WriteLog` is answered by exactly one `LogDone`, after its bytes are durable; there is at
-//!   most one unanswered. The same holds for `Checkpoint` and `CheckpointDone`.
+//!   most one unanswered, and it stands last. The same holds for `Checkpoint` and
+//!   `CheckpointDone`.
 //! * Every request ends in exactly one `Answer`, every read in one `ReadReady` or `ReadFailed`.
 //! * After `Fault` nothing else comes out, whatever goes in.
 //!
@@ -41,6 +42,10 @@ pub struct Config {
     pub boot: BootId,
     /// Where its election timeouts come from: members should differ.
     pub seed: u64,
+    /// The applied index at which the base was *made*: by `Machine::create`, or from a received
+    /// snapshot (`InstallSnapshot`). A later checkpoint does not change it. Remember it with the
+    /// base: it tells a log whose marker for this base was not written from one that lost its end.
+    pub base_made_at: LogIndex,
 }
 
 /// One client's work, on its way into the log.
@@ -61,7 +66,7 @@ pub struct ReadId(pub u64);
 pub struct ChangeId(pub u64);
 
 /// One log job: a `WriteLog` and its `LogDone`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
 /// A step of one member in or out of the cluster.
@@ -164,16 +169,19 @@ pub enum Output<B: Base> {
     ReadFailed(Vec<ReadId>),
     /// Run it on a thread that may wait for the disk, then `CheckpointDone`.
     Checkpoint(Checkpoint<B>),
-    /// The log below this index is not needed any more; for the WAL, with its next batch.
+    /// The log up to and with this index is not needed any more: `Wal::release`.
     ReleaseLog {
-        /// First entry that is still needed.
+        /// Last entry that is not needed.
         upto: LogIndex,
     },
     /// Who leads, who votes.
     Role(RoleChange),
-    /// Take a snapshot of the base before carrying out any later output, make a stream of it
-    /// (`store::stream`), keep it under this number, drop the one before; then `SnapshotBuilt`.
+    /// Make a stream of the base as it is now (`Store::open`, then `stream::write`, which begins to
+    /// read at once) and keep it under this number; then `SnapshotBuilt` or `SnapshotFailed`. No
+    /// checkpoint is asked for before that, unless the overlay is full.
     BuildSnapshot(SnapshotId),
+    /// Remove the stream kept under this number.
+    DropSnapshot(SnapshotId),
     /// Send the stream kept under `snapshot`, then the message; then `SnapshotSent`.
     SendSnapshot {
         /// The peer.

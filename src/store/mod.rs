@@ -24,7 +24,6 @@
 
 pub mod base;
 pub mod checkpoint;
-pub mod log;
 pub mod env;
 pub mod log;
 pub mod memtable;
@@ -33,7 +32,6 @@ pub mod mvcc;
 pub mod reader;
 pub mod record;
 pub mod row;
-pub mod wal;
 pub mod stream;
 pub mod wal;
 
