@@ -263,3 +263,8 @@ impl<B: Base> Machine<B> {
         self.store.is_frozen()
     }
 }
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod golden;
