@@ -268,3 +268,5 @@ impl<B: Base> Machine<B> {
 mod bench;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod model;
