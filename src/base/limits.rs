@@ -191,3 +191,13 @@ pub const HISTORY_SAMPLE_BYTES: u64 = HISTORY_BYTES_MAX / 16;
 
 /// Steps of one joint membership change: swapping every voter of the largest cluster.
 pub const MEMBER_CHANGES_MAX: usize = 14;
+/// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
+/// after this many restarts of its origin would pass for a new boot.
+pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
+
+/// Places at which the machine knows how many bytes of history lie behind: bounds a checkpoint's
+/// meta row, and keeps the estimate within a few per cent.
+pub const HISTORY_MARKS_MAX: usize = 64;
+
+/// Bytes of history between two of those places, at the least.
+pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
