@@ -130,3 +130,12 @@ pub const RENDER_CPU_SECONDS_MAX: u64 = 2;
 
 /// Output of a check or reload command that is kept.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest name of a member in bytes: that of a host name, its default.
+pub const MEMBER_NAME_BYTES_MAX: usize = 255;
+
+/// Addresses in one list of client URLs: a host with more interfaces listens on all of them.
+pub const CLIENT_URLS_MAX: usize = 16;
+
+/// Bytes of the settings file: far more than all settings need.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
