@@ -139,3 +139,22 @@ pub const CLIENT_URLS_MAX: usize = 16;
 
 /// Bytes of the settings file: far more than all settings need.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Body of an answer the command line reads whole: a listing of a large tree.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Time a server of the command line has to accept a connection.
+pub const CONNECT_TIMEOUT_MS: u64 = 3_000;
+
+/// Endpoints the command line tries in turn.
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// Pause before a watch of the command line connects again.
+pub const WATCH_RECONNECT_MS: u64 = 250;
+
+/// Failed connects in a row after which a watch of the command line gives up: a minute of
+/// restarting server.
+pub const WATCH_RECONNECTS_MAX: u32 = 240;
+
+/// One event of a watch in bytes: two values of the largest size, escaped as JSON.
+pub const WATCH_EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
