@@ -9,7 +9,8 @@
 //! and handed to `report`.
 //!
 //! Invariants:
-//! * One contender works at a time: before each run the others are idle and the disk is synced.
+//! * One contender works at a time: before each run the disk is synced and the
+//!   processors are idle.
 //! * The servers of one fixture only are alive at once, so that they fit into memory.
 //! * A contender that fails is left out and said so; the others go on.
 //! * The working directory is removed at the end, unless `--keep`.
@@ -32,7 +33,7 @@ use crate::ctl::bench::lines::{
 };
 use crate::ctl::bench::load::{Kind, Report, Until, Workload, key_name, run_load};
 use crate::ctl::bench::report::{Machine, Outcome, Samples};
-use crate::ctl::bench::server::{Contender, Server, ServerError};
+use crate::ctl::bench::server::{Contender, Server, ServerError, processor_ticks};
 use crate::ctl::bench::stats::median;
 use crate::ctl::bench::{BenchError, CompareArgs, chain_text, progress};
 
@@ -42,12 +43,12 @@ pub const PREFIX: &str = "/bench";
 const FILL_CONNECTIONS: usize = 64;
 /// Longest time to fill one.
 const FILL_AT_MOST: Duration = Duration::from_secs(600);
-/// How long idle servers are watched before a run, and how often at most.
+/// How long the machine is watched before a run.
 const QUIET_WINDOW: Duration = Duration::from_millis(200);
 /// Windows to wait for quiet; after them the run begins anyway, and it is said.
 const QUIET_WINDOWS_MAX: u32 = 25;
-/// Clock ticks (10 ms) all others may use in a quiet window: 5 % of one processor.
-const QUIET_TICKS: u64 = 1;
+/// Busy share of all processors, in per cent, up to which a window is quiet.
+const QUIET_PERCENT: u64 = 10;
 /// Flushes timed to describe the disk.
 const FLUSHES: usize = 200;
 
@@ -120,7 +121,6 @@ fn measure_line(stage: &mut Stage, line: &Line, rounds: u32) -> Result<Samples, 
 
 /// The servers and their data.
 pub struct Stage {
-    /// Behind the servers in drop order would be too early: see `Drop`.
     workspace: Workspace,
     servers: BTreeMap<(Contender, Fixture), Server>,
     /// Data directories that hold their fixture, whether a server runs on them or not.
@@ -187,10 +187,12 @@ impl Stage {
             let started = self.start(who, fixture, "/health").and_then(|_| self.fill(who, fixture));
             if let Err(error) = started {
                 self.servers.remove(&(who, fixture));
-                if !matches!(error, BenchError::Interrupted) {
-                    self.dead.insert(who, chain_text(&error));
+                if matches!(error, BenchError::Interrupted) {
+                    return Err(error);
                 }
-                return Err(error);
+                let why = chain_text(&error);
+                self.dead.insert(who, why.clone());
+                return Err(BenchError::NotServing { why });
             }
         }
         let gone = || BenchError::NotServing { why: "its server is gone".into() };
@@ -244,7 +246,7 @@ impl Stage {
         Ok(report)
     }
 
-    /// The address of a server, once all other servers are idle and the disk is synced.
+    /// The address of a server, once the disk is synced and the machine idle.
     ///
     /// # Errors
     /// If the server does not serve.
@@ -258,19 +260,14 @@ impl Stage {
             source: error.into(),
         })?;
         for _ in 0..QUIET_WINDOWS_MAX {
-            let before = self.ticks_of_others(who);
+            let before = processor_ticks();
             self.pause(QUIET_WINDOW)?;
-            if self.ticks_of_others(who).saturating_sub(before) <= QUIET_TICKS {
+            if is_quiet(before, processor_ticks()) {
                 return Ok(address);
             }
         }
-        progress("the other servers do not become idle; figures may be too low");
+        progress("this machine does not become idle: figures may be too low");
         Ok(address)
-    }
-
-    fn ticks_of_others(&self, who: Contender) -> u64 {
-        let others = self.servers.iter().filter(|((other, _), _)| *other != who);
-        others.map(|(_, server)| server.cpu_ticks()).sum()
     }
 
     /// Ends a server (SIGTERM if `clean`, else SIGKILL), starts it again on its data and waits
@@ -330,6 +327,16 @@ impl Stage {
         let seconds = self.run_time.as_secs();
         Ok(Machine { processors, flush_us, seconds, etcd: etcd.unwrap_or_default() })
     }
+}
+
+/// Whether little enough was done between two readings; yes where nobody can tell.
+fn is_quiet(before: Option<(u64, u64)>, after: Option<(u64, u64)>) -> bool {
+    let (Some((all_then, idle_then)), Some((all_now, idle_now))) = (before, after) else {
+        return true;
+    };
+    let all = all_now.saturating_sub(all_then);
+    let busy = all.saturating_sub(idle_now.saturating_sub(idle_then));
+    busy * 100 <= all * QUIET_PERCENT
 }
 
 impl Drop for Stage {
@@ -451,4 +458,23 @@ fn time_flushes(place: &Path) -> std::io::Result<f64> {
     }
     fs::remove_file(place)?;
     Ok(median(&took).unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_of_the_processors_is_quiet_enough() {
+        assert!(is_quiet(Some((1_000, 500)), Some((1_040, 536))));
+        assert!(!is_quiet(Some((1_000, 500)), Some((1_040, 535))));
+        assert!(is_quiet(None, Some((1, 1))));
+    }
+
+    #[test]
+    fn programs_are_found_in_the_path() {
+        assert_eq!(find_program(Path::new("./etcd")), Path::new("./etcd"));
+        assert_eq!(find_program(Path::new("no-such-program")), Path::new("no-such-program"));
+        assert!(find_program(Path::new("sh")).is_absolute());
+    }
 }

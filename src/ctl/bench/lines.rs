@@ -281,7 +281,7 @@ pub const LINES: &[Line] = &[
         every_round: false,
         null: false,
         measure: program_size,
-        rows: &[row("binary", "MB", Target::AtMost(12.0))],
+        rows: &[row("program file (targets: profile `dist`)", "MB", Target::AtMost(12.0))],
         ..USUAL
     },
     Line {

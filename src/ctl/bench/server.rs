@@ -14,7 +14,7 @@
 //!
 //! Deliberately not here: what is measured.
 //!
-//! Sources: proc(5) (`/proc/PID/status`, `/proc/PID/stat`).
+//! Sources: proc(5) (`/proc/PID/status`, `/proc/stat`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -74,7 +74,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The program ended instead of serving.
-    #[error("not serving: {name} ended with {status}; the end of its log: {log}")]
+    #[error("{name} ended before it served ({status}); the end of its log: {log}")]
     Ended {
         /// Which one.
         name: &'static str,
@@ -207,13 +207,6 @@ impl Server {
     pub fn memory(&self) -> Result<Memory, ServerError> {
         let proc = Path::new("/proc");
         memory_of_tree(proc, self.child.id()).map_err(ServerError::system("read", proc))
-    }
-
-    /// Processor time the process has used, in clock ticks (10 ms); 0 if it is gone.
-    #[must_use]
-    pub fn cpu_ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        cpu_ticks_of(&stat.unwrap_or_default()).unwrap_or(0)
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, ServerError> {
@@ -354,14 +347,19 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time of a stat file: fields 14 and 15, counted behind the program's name,
-/// which may hold spaces and brackets.
-fn cpu_ticks_of(stat: &str) -> Option<u64> {
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let mut fields = behind_name.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+/// Time of all processors since boot, and the part of it that was idle, in clock ticks; `None`
+/// where the system does not say.
+#[must_use]
+pub fn processor_ticks() -> Option<(u64, u64)> {
+    processor_ticks_of(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// The first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
+fn processor_ticks_of(stat: &str) -> Option<(u64, u64)> {
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let ticks: Vec<u64> = fields.take(8).map_while(|field| field.parse().ok()).collect();
+    let idle = ticks.get(3)? + ticks.get(4)?;
+    Some((ticks.iter().sum(), idle))
 }
 
 #[cfg(test)]
@@ -392,10 +390,11 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_is_read_behind_any_name() {
-        let stat = "42 (a) b) c) S 1 42 42 0 -1 4194560 500 0 0 0 17 25 0 0 20 0 8 0 1 2 3";
-        assert_eq!(cpu_ticks_of(stat), Some(42));
-        assert_eq!(cpu_ticks_of(""), None);
+    fn idle_time_includes_waiting_for_the_disk() {
+        let stat = "cpu  10 1 5 70 4 0 2 8 3 3\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(processor_ticks_of(stat), Some((100, 74)));
+        assert_eq!(processor_ticks_of("cpu 1 2"), None);
+        assert_eq!(processor_ticks_of(""), None);
     }
 
     #[test]
@@ -409,6 +408,6 @@ mod tests {
             "/version",
         );
         let message = refused.unwrap_err().to_string();
-        assert!(message.starts_with("not serving: null ended with exit status: 1"), "{message}");
+        assert!(message.starts_with("null ended before it served (exit status: 1)"), "{message}");
     }
 }
