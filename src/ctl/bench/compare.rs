@@ -35,7 +35,7 @@ use crate::ctl::bench::load::{Kind, Report, Until, Workload, key_name, run_load}
 use crate::ctl::bench::report::{Machine, Outcome, Samples};
 use crate::ctl::bench::server::{Contender, Server, ServerError, processor_ticks};
 use crate::ctl::bench::stats::median;
-use crate::ctl::bench::{BenchError, CompareArgs, chain_text, progress};
+use crate::ctl::bench::{BenchError, CompareArgs, chain_text, progress, refuse_errors};
 
 /// The v2 directory of all keys of the benchmark.
 pub const PREFIX: &str = "/bench";
@@ -238,11 +238,10 @@ impl Stage {
     ) -> Result<Report, BenchError> {
         let target = self.quiet(who, fixture)?;
         let prefix = PREFIX.to_owned();
-        let report = run_load(&Workload { target, prefix, connections, until, kind })?;
-        if report.errors > 0 || report.operations == 0 {
-            let first = report.first_error.unwrap_or_else(|| "no answer".into());
-            return Err(BenchError::Errors { count: report.errors, first });
-        }
+        let stop = Arc::clone(&self.interrupted);
+        let report = run_load(&Workload { target, prefix, connections, until, kind, stop })?;
+        self.check_interrupted()?;
+        refuse_errors(&report)?;
         Ok(report)
     }
 
@@ -429,11 +428,12 @@ fn find_program(program: &Path) -> PathBuf {
     places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.to_owned())
 }
 
-/// The first line of `PROGRAM --version`, empty if there is none.
+/// The first line of `PROGRAM --version`.
 fn version_of(program: &Path) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.unwrap_or_default().lines().next().unwrap_or_default().to_owned()
+    let text = text.unwrap_or_default();
+    text.lines().next().unwrap_or("etcd (not found)").to_owned()
 }
 
 /// The median time in microseconds of writing and flushing 4 KiB in place: what one durable

@@ -237,10 +237,11 @@ pub const LINES: &[Line] = &[
         name: "memory, 100 k keys",
         every_round: false,
         null: false,
-        measure: |stage, who| settled_memory(stage, who, Fixture::Loaded(MANY_KEYS)),
+        measure: |stage, who| loaded_memory(stage, who, Fixture::Loaded(MANY_KEYS)),
         rows: &[
             row("100 k keys of 100 bytes, RssAnon", "MB", Target::AtMost(50.0)),
             row("100 k keys of 100 bytes, RSS", "MB", Target::Information),
+            row("100 k keys after a restart, RssAnon", "MB", Target::Information),
         ],
         ..USUAL
     },
@@ -259,10 +260,11 @@ pub const LINES: &[Line] = &[
         every_round: false,
         large: true,
         null: false,
-        measure: |stage, who| settled_memory(stage, who, Fixture::Loaded(VERY_MANY_KEYS)),
+        measure: |stage, who| loaded_memory(stage, who, Fixture::Loaded(VERY_MANY_KEYS)),
         rows: &[
             row("1.1 M small keys, RssAnon", "MB", Target::AtMost(150.0)),
             row("1.1 M small keys, RSS", "MB", Target::Information),
+            row("1.1 M small keys after a restart, RssAnon", "MB", Target::Information),
         ],
     },
     Line {
@@ -351,6 +353,19 @@ fn settled_memory(
     stage.pause(SETTLE)?;
     let Memory { anonymous, resident } = stage.server(who, fixture)?.memory()?;
     Ok(vec![megabytes(anonymous), megabytes(resident)])
+}
+
+/// Memory after the load, which holds the load's garbage too, and after a clean restart, which
+/// does not: the two ends between which a server lives.
+fn loaded_memory(
+    stage: &mut Stage,
+    who: Contender,
+    fixture: Fixture,
+) -> Result<Vec<f64>, BenchError> {
+    let mut figures = settled_memory(stage, who, fixture)?;
+    stage.restart(who, fixture, true)?;
+    figures.extend(settled_memory(stage, who, fixture)?.first());
+    Ok(figures)
 }
 
 fn restarts(stage: &mut Stage, who: Contender, fixture: Fixture) -> Result<Vec<f64>, BenchError> {

@@ -9,7 +9,7 @@
 //! does for both.
 //!
 //! Invariants:
-//! * A run ends: at its time or count, plus `BENCH_STALL_SECONDS` for a server that hangs.
+//! * A run ends: at its time or count or when told to stop, plus `BENCH_STALL_SECONDS` for a server that hangs.
 //! * Only 2xx answers count as operations; everything else is an error, and a connection gives
 //!   up after `BENCH_ERRORS_IN_A_ROW_MAX` of them.
 //! * Keys, values and their order depend on the workload only, never on chance.
@@ -24,6 +24,8 @@ use std::io;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
@@ -93,6 +95,8 @@ pub struct Workload {
     pub until: Until,
     /// What the operations are.
     pub kind: Kind,
+    /// Once true, no operation begins any more.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What a run measured.
@@ -181,6 +185,7 @@ struct Tally {
     counts_from: Instant,
     /// No operation begins after this moment.
     ends: Instant,
+    stop: Arc<AtomicBool>,
 }
 
 impl Tally {
@@ -204,13 +209,15 @@ impl Tally {
             count_max,
             counts_from,
             ends,
+            stop: Arc::clone(&workload.stop),
         }
     }
 
     /// The number of the next operation, `None` when the run is over.
     fn begin(&self, now: Instant) -> Option<u64> {
         let number = self.begun.get();
-        if number >= self.count_max || now >= self.ends {
+        let over = number >= self.count_max || now >= self.ends;
+        if over || self.stop.load(Ordering::Relaxed) {
             return None;
         }
         self.begun.set(number + 1);
@@ -442,7 +449,14 @@ mod tests {
 
     fn workload(target: SocketAddr, kind: Kind, count: u64) -> Workload {
         let until = Until::Operations { count, at_most: Duration::from_secs(60) };
-        Workload { target, prefix: "/bench".into(), connections: 4, until, kind }
+        Workload {
+            target,
+            prefix: "/bench".into(),
+            connections: 4,
+            until,
+            kind,
+            stop: Arc::default(),
+        }
     }
 
     #[test]
@@ -496,6 +510,14 @@ mod tests {
         let report = run_load(&timed).unwrap();
         assert!(report.operations > 0 && report.errors == 0, "{report:?}");
         assert!((0.19..5.0).contains(&report.seconds), "{report:?}");
+    }
+
+    #[test]
+    fn a_load_told_to_stop_ends() {
+        let server = NullServer::spawn("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut told = workload(server.address(), Kind::LocalGet { keys: 9 }, u64::MAX);
+        told.stop = Arc::new(AtomicBool::new(true));
+        assert_eq!(run_load(&told).unwrap().operations, 0);
     }
 
     #[test]

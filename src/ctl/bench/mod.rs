@@ -30,6 +30,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::limits::{BENCH_ROUNDS_MAX, BENCH_SECONDS_MAX};
@@ -171,10 +172,12 @@ pub enum BenchError {
     #[error("the exchange failed")]
     Http(#[source] HttpError),
     /// Requests failed, so the figures mean nothing.
-    #[error("{count} requests failed, the first with: {first}")]
+    #[error("{count} requests failed and {succeeded} succeeded; the first failure: {first}")]
     Errors {
         /// How many.
         count: u64,
+        /// How many did not.
+        succeeded: u64,
         /// The first one.
         first: String,
     },
@@ -241,8 +244,9 @@ impl BenchError {
             Self::Endpoint { .. }
             | Self::NoDisk { .. }
             | Self::Load(LoadError::OutOfBounds { .. }) => 64,
-            Self::Errors { .. } | Self::Http(_) => 2,
+            Self::Errors { succeeded: 0, .. } | Self::Http(_) => 2,
             Self::Load(LoadError::Runtime(_))
+            | Self::Errors { .. }
             | Self::Server(_)
             | Self::NotServing { .. }
             | Self::Stalled { .. }
@@ -298,7 +302,8 @@ fn load_endpoint(args: &LoadArgs, kind: Kind) -> Result<(), BenchError> {
     let target = resolve(&args.endpoint)?;
     let prefix = format!("/{}", args.prefix.trim_matches('/'));
     let run = |connections, until, kind| {
-        run_load(&Workload { target, prefix: prefix.clone(), connections, until, kind })
+        let (prefix, stop) = (prefix.clone(), Arc::default());
+        run_load(&Workload { target, prefix, connections, until, kind, stop })
     };
     if matches!(kind, Kind::QuorumGet { .. } | Kind::LocalGet { .. }) {
         let at_most = Duration::from_secs(BENCH_SECONDS_MAX);
@@ -326,13 +331,13 @@ fn load_endpoint(args: &LoadArgs, kind: Kind) -> Result<(), BenchError> {
     failed.map_or(Ok(()), Err)
 }
 
+/// Any error makes a run void, and so does a run in which nothing happened.
 fn refuse_errors(report: &Report) -> Result<(), BenchError> {
-    match (report.errors, &report.first_error) {
-        (0, None) => Ok(()),
-        (count, first) => {
-            Err(BenchError::Errors { count, first: first.clone().unwrap_or_default() })
-        }
+    if report.errors == 0 && report.operations > 0 {
+        return Ok(());
     }
+    let first = report.first_error.clone().unwrap_or_else(|| "no answer at all".into());
+    Err(BenchError::Errors { count: report.errors, succeeded: report.operations, first })
 }
 
 /// `http://host:port` to an address.
