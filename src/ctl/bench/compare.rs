@@ -75,7 +75,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome, BenchError> {
         let samples = measure_line(&mut stage, line, args.rounds)?;
         lines.push((line, samples));
     }
-    Ok(Outcome { machine, lines })
+    Ok(Outcome { machine, disturbed_runs: stage.disturbed_runs, lines })
 }
 
 fn is_selected(line: &Line, args: &CompareArgs) -> bool {
@@ -131,6 +131,8 @@ pub struct Stage {
     run_time: Duration,
     sustained_time: Duration,
     interrupted: Arc<AtomicBool>,
+    /// Runs that began although the machine was not idle.
+    disturbed_runs: u32,
 }
 
 impl Stage {
@@ -152,6 +154,7 @@ impl Stage {
             run_time: Duration::from_secs(args.seconds),
             sustained_time: Duration::from_secs(args.sustained),
             interrupted: watch_signals()?,
+            disturbed_runs: 0,
         })
     }
 
@@ -265,6 +268,7 @@ impl Stage {
                 return Ok(address);
             }
         }
+        self.disturbed_runs += 1;
         progress("this machine does not become idle: figures may be too low");
         Ok(address)
     }

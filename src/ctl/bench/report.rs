@@ -82,6 +82,8 @@ impl Samples {
 pub struct Outcome {
     /// Where it was taken.
     pub machine: Machine,
+    /// Runs that began although something else kept the processors busy: their figures are low.
+    pub disturbed_runs: u32,
     /// The lines measured, in order.
     pub lines: Vec<(&'static Line, Samples)>,
 }
@@ -119,6 +121,10 @@ impl Outcome {
                 show(etcd),
                 show(null),
             );
+        }
+        if self.disturbed_runs > 0 {
+            let runs = self.disturbed_runs;
+            let _ = write!(text, "\n* {runs} runs began on a busy machine: figures may be too low");
         }
         for ((who, why), lines) in self.failures() {
             let _ = write!(text, "\n* {}: {why} ({})", who.name(), lines.join("; "));
@@ -162,7 +168,8 @@ impl Outcome {
             .collect();
         json!({
             "version": 1, "althing": env!("CARGO_PKG_VERSION"), "etcd": etcd,
-            "processors": processors, "flush_us": flush_us, "seconds": seconds, "lines": rows,
+            "processors": processors, "flush_us": flush_us, "seconds": seconds,
+            "disturbed_runs": self.disturbed_runs, "lines": rows,
         })
     }
 }
@@ -217,6 +224,7 @@ mod tests {
         later.fail(Contender::Althing, &BenchError::NotMeasured);
         let outcome = Outcome {
             machine: Machine { processors: 2, flush_us: 82.4, seconds: 5, etcd: "etcd X".into() },
+            disturbed_runs: 3,
             lines: vec![
                 (find("PUT, 1 connection"), put),
                 (find("idle memory"), idle),
@@ -231,6 +239,7 @@ mod tests {
 | idle memory, RSS | - | - | 50.0 MB | - | - | not serving |
 | leader killed to writes again, p99 | <= 2 s | - | - | - | - | not measured |
 
+* 3 runs began on a busy machine: figures may be too low
 * althing: not serving: it ended (idle memory)
 ";
         assert!(table.ends_with(expected), "{table}");
