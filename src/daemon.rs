@@ -1,1 +1,11 @@
 //! scaffold
+use crate::base::report::{Exit, Report};
+use crate::config::Flags;
+
+/// Runs a member until it is told to stop.
+///
+/// # Errors
+/// Not built yet.
+pub fn run(_flags: &Flags) -> Result<(), Report> {
+    Err(Report::new(Exit::Failed, "not built yet"))
+}

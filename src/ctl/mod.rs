@@ -16,6 +16,7 @@
 //!
 //! Sources: `contracts/cli.md`.
 
+pub mod bench;
 pub mod client;
 pub mod keys;
 pub mod output;
@@ -26,7 +27,7 @@ pub mod watch;
 #[cfg(test)]
 mod testing;
 
-use crate::base::report::{Exit, Report};
+use crate::base::report::{Exit, Report, chain};
 use crate::config::Flags;
 use crate::ctl::output::Out;
 
@@ -59,6 +60,14 @@ pub enum Verb {
     Watch(watch::WatchArgs),
     /// Show how the daemon and its rendered files are
     Status(status::StatusArgs),
+    /// Measure a server, or compare this one with etcd
+    #[command(after_help = "Examples:\n  althing bench put --connections 1,64\n  \
+        althing bench compare --rounds 3")]
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: Box<bench::BenchCommand>,
+    },
     /// Print the version
     Version(version::VersionArgs),
 }
@@ -68,6 +77,10 @@ pub enum Verb {
 /// # Errors
 /// What the user must be told; a reader that closed the pipe is not among it.
 pub fn run(verb: &Verb) -> Result<(), Report> {
+    // A benchmark has runtimes of its own.
+    if let Verb::Bench { command } = verb {
+        return bench::run(command.as_ref().clone()).map_err(|error| bench_report(&error));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Report::new(Exit::Failed, "cannot start an event loop").cause(error.to_string())
@@ -77,9 +90,21 @@ pub fn run(verb: &Verb) -> Result<(), Report> {
     if out.is_closed() { Ok(()) } else { outcome }
 }
 
+fn bench_report(error: &bench::BenchError) -> Report {
+    let exits = [Exit::Usage, Exit::Unreachable];
+    let exit = exits.into_iter().find(|exit| exit.code() == error.exit_code());
+    let report = Report::new(exit.unwrap_or(Exit::Failed), error.to_string());
+    match std::error::Error::source(error) {
+        Some(source) => report.cause(chain(source)),
+        None => report,
+    }
+}
+
 async fn carry_out(verb: &Verb, out: &mut Out<'_>) -> Result<(), Report> {
     match verb {
-        Verb::Run(_) => Err(Report::new(Exit::Usage, "`run` is not a client's verb")),
+        Verb::Run(_) | Verb::Bench { .. } => {
+            Err(Report::new(Exit::Usage, "this verb is not a client's request"))
+        }
         Verb::Get(args) => keys::get(args, out).await,
         Verb::Set(args) => keys::set(args, out).await,
         Verb::Ls(args) => keys::ls(args, out).await,
