@@ -182,3 +182,22 @@ pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
 /// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
 /// etcd takes about 5 s with a million keys.
 pub const BENCH_START_SECONDS: u64 = 60;
+
+/// Bytes a WAL segment is zero-filled ahead on its first use: a first start writes this much, not
+/// a whole segment, and the flush that pays for growth comes once in a few thousand.
+pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Released WAL segments kept for reuse: one for the next rotation, one for the recovery after
+/// that; both are also the log's reserve on a full disk.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
+
+/// Bytes of one WAL frame. Raft's window for one follower is 256 messages of 1 MiB; twice that
+/// means a bug, not load.
+pub const WAL_FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes recovery reads from a WAL segment at a time, unless one frame is larger.
+pub const WAL_READ_BYTES: usize = 256 * 1024;
+
+/// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
+/// whole segment in memory.
+pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
