@@ -243,7 +243,9 @@ mod tests {
 
     #[test]
     fn any_range_has_a_place() {
-        for (source, range) in [("", 0..9), ("é", 1..1), ("a\n", 2..2), ("a\nb", 7..3)] {
+        for (source, range) in
+            [("", 0..9), ("é", 1..1), ("a\n", 2..2), ("a\nb", Range { start: 7, end: 3 })]
+        {
             let place = Place::of(source, &range);
             assert!(place.line >= 1 && place.column >= 1 && place.width >= 1);
             let _ = Diagnostic::new("f", "m").at(source, &range).to_string();
