@@ -12,6 +12,10 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "render-worker") {
+        #[expect(clippy::disallowed_methods, reason = "main ends the process")]
+        std::process::exit(althing::render::worker_main());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),

@@ -38,11 +38,11 @@ pub struct Diagnostic {
     /// The file, as the user knows it.
     pub file: String,
     /// Where in the file, if known.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// The store key involved, as the template names it.
-    pub key: Option<String>,
+    pub key: Option<Box<str>>,
     /// What to do about it.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
     /// How the place was reached, outermost last: include chains.
     pub notes: Vec<String>,
 }
@@ -86,20 +86,20 @@ impl Diagnostic {
     /// Sets the place to a byte range of `source`.
     #[must_use]
     pub fn at(mut self, source: &str, range: &Range<usize>) -> Self {
-        self.place = Some(Place::of(source, range));
+        self.place = Some(Box::new(Place::of(source, range)));
         self
     }
 
     /// Sets what to do about it.
     #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Self {
+    pub fn help(mut self, help: impl Into<Box<str>>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// Sets the key involved.
     #[must_use]
-    pub fn key(mut self, key: impl Into<String>) -> Self {
+    pub fn key(mut self, key: impl Into<Box<str>>) -> Self {
         self.key = Some(key.into());
         self
     }
@@ -111,12 +111,11 @@ impl Diagnostic {
             out.uint(place.line as u64).uint(place.column as u64).uint(place.width as u64);
             out.bytes(place.text.as_bytes());
         });
-        out.option(self.key.as_ref(), |out, key| {
-            out.bytes(key.as_bytes());
-        });
-        out.option(self.help.as_ref(), |out, help| {
-            out.bytes(help.as_bytes());
-        });
+        for text in [&self.key, &self.help] {
+            out.option(text.as_ref(), |out, text| {
+                out.bytes(text.as_bytes());
+            });
+        }
         out.uint(self.notes.len() as u64);
         for note in &self.notes {
             out.bytes(note.as_bytes());
@@ -133,10 +132,10 @@ impl Diagnostic {
         let place = input.option(|input| {
             let mut count = || Ok(usize::try_from(input.uint()?).unwrap_or(usize::MAX));
             let (line, column, width) = (count()?, count()?, count()?);
-            Ok(Place { line, column, width, text: text(input)? })
+            Ok(Box::new(Place { line, column, width, text: text(input)? }))
         })?;
-        let key = input.option(text)?;
-        let help = input.option(text)?;
+        let key = input.option(text)?.map(String::into_boxed_str);
+        let help = input.option(text)?.map(String::into_boxed_str);
         let notes = (0..input.uint()?).map(|_| text(input)).collect::<Result<_, _>>()?;
         Ok(Self { message, file, place, key, help, notes })
     }
@@ -243,9 +242,7 @@ mod tests {
 
     #[test]
     fn any_range_has_a_place() {
-        for (source, range) in
-            [("", 0..9), ("é", 1..1), ("a\n", 2..2), ("a\nb", Range { start: 7, end: 3 })]
-        {
+        for (source, range) in [("", 0..9), ("é", 1..1), ("a\n", 2..2), ("a\nb", 7..9)] {
             let place = Place::of(source, &range);
             assert!(place.line >= 1 && place.column >= 1 && place.width >= 1);
             let _ = Diagnostic::new("f", "m").at(source, &range).to_string();

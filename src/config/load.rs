@@ -321,7 +321,7 @@ fn refusal(spec: &Spec, origin: &Origin, wrong: Wrong) -> Diagnostic {
     let message = format!("{}: {}", spec.key, wrong.message);
     let shown = match origin {
         Origin::File { path, place } => {
-            Diagnostic { place: Some(place.clone()), ..Diagnostic::new(path, message) }
+            Diagnostic { place: Some(Box::new(place.clone())), ..Diagnostic::new(path, message) }
         }
         Origin::Default | Origin::Dev | Origin::Environment(_) | Origin::Flag(_) => {
             Diagnostic::new(origin.to_string(), message)

@@ -1,7 +1,10 @@
 //! Floor 1: this host.
 //!
-//! What the daemon and its commands need of the machine they run on. Each module stands alone.
+//! What the daemon and its commands need of the machine they run on and no other floor should do
+//! by itself: running commands, replacing files, asking another server. Each module stands alone.
 //!
-//! Deliberately not here: anything that knows keys or templates.
+//! Deliberately not here: anything that knows keys, templates or the paths of our API.
 
+pub mod exec;
+pub mod file;
 pub mod http;
