@@ -20,6 +20,7 @@ pub mod bench;
 pub mod client;
 pub mod keys;
 pub mod output;
+pub mod render;
 pub mod status;
 pub mod version;
 pub mod watch;
@@ -60,6 +61,8 @@ pub enum Verb {
     Watch(watch::WatchArgs),
     /// Show how the daemon and its rendered files are
     Status(status::StatusArgs),
+    /// Render templates once, from any cluster
+    Render(render::RenderArgs),
     /// Measure a server, or compare this one with etcd
     #[command(after_help = "Examples:\n  althing bench put --connections 1,64\n  \
         althing bench compare --rounds 3")]
@@ -111,6 +114,7 @@ async fn carry_out(verb: &Verb, out: &mut Out<'_>) -> Result<(), Report> {
         Verb::Rm(args) => keys::rm(args, out).await,
         Verb::Watch(args) => watch::watch(args, out).await,
         Verb::Status(args) => status::status(args, out).await,
+        Verb::Render(args) => render::render(args, out).await,
         Verb::Version(args) => version::version(args, out),
     }
 }

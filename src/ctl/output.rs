@@ -48,7 +48,7 @@ impl Out<'_> {
     /// # Errors
     /// When it cannot be written.
     pub fn line(&mut self, line: &str) -> Result<(), Report> {
-        self.write(&format!("{line}\n"))
+        self.bytes(format!("{line}\n").as_bytes())
     }
 
     /// A stored value, then a line feed. Its control characters are shown, not obeyed, on a
@@ -72,8 +72,12 @@ impl Out<'_> {
         self.is_closed
     }
 
-    fn write(&mut self, text: &str) -> Result<(), Report> {
-        let written = self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush());
+    /// Bytes as they are.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Report> {
+        let written = self.sink.write_all(bytes).and_then(|()| self.sink.flush());
         written.map_err(|error| {
             self.is_closed = error.kind() == io::ErrorKind::BrokenPipe;
             Report::new(Exit::Failed, "cannot write to standard output").cause(error.to_string())
