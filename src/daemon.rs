@@ -1,4 +1,10 @@
 //! scaffold
+
+mod home;
+mod logging;
+mod sample;
+mod signals;
+
 use crate::base::report::{Exit, Report};
 use crate::config::Flags;
 

@@ -259,3 +259,9 @@ pub const FILES_QUIET_MS: u64 = 50;
 
 /// Longest time changing files may put their reading off.
 pub const FILES_WAIT_MS_MAX: u64 = 500;
+
+/// Signals caught and not yet looked at; two of a kind mean the same.
+pub const SIGNALS_WAITING_MAX: usize = 8;
+
+/// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
+pub const STOP_MS_MAX: u64 = 4_700;

@@ -33,19 +33,33 @@ pub struct StatusArgs {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Status {
-    name: Option<String>,
     version: Option<String>,
+    node: Node,
+    renderer: Option<RendererPart>,
+}
+
+/// What it says about the store.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Node {
+    name: Option<String>,
     member: Option<String>,
     cluster: Option<String>,
     role: Option<String>,
     leader: Option<String>,
     revision: Option<u64>,
+}
+
+/// What it says about the renderer.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct RendererPart {
     files: Vec<File>,
 }
 
 /// What it says about one rendered file.
 #[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct File {
     name: String,
     dest: String,
@@ -68,39 +82,48 @@ pub async fn status(args: &StatusArgs, out: &mut Out<'_>) -> Result<(), Report> 
     } else {
         show(&status, out)?;
     }
-    match status.files.iter().filter(|file| !file.ok).count() {
+    let files = status.files();
+    match files.iter().filter(|file| !file.ok).count() {
         0 => Ok(()),
         bad => {
-            let error = format!("{bad} of {} files not up to date", status.files.len());
+            let error = format!("{bad} of {} files not up to date", files.len());
             Err(Report::new(Exit::Failed, error)
                 .help("the last good version of each stays in place; mend what is said above"))
         }
     }
 }
 
+impl Status {
+    fn files(&self) -> &[File] {
+        self.renderer.as_ref().map_or(&[], |renderer| &renderer.files)
+    }
+}
+
 fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
     let text = |field: &Option<String>| field.as_deref().map_or("-".to_owned(), quoted);
-    let revision = status.revision.map_or("-".to_owned(), |revision| revision.to_string());
+    let Node { name, member, cluster, role, leader, revision } = &status.node;
+    let revision = revision.map_or("-".to_owned(), |revision| revision.to_string());
     out.line(&format!(
         "{}  {}  member {}  leader {}  cluster {}  revision {revision}  version {}",
-        out.bold(&text(&status.name)),
-        text(&status.role),
-        text(&status.member),
-        text(&status.leader),
-        text(&status.cluster),
+        out.bold(&text(name)),
+        text(role),
+        text(member),
+        text(leader),
+        text(cluster),
         text(&status.version),
     ))?;
-    if status.files.is_empty() {
+    let files = status.files();
+    if files.is_empty() {
         return out.line("no rendered files");
     }
     let heads = ["RESOURCE", "STATE", "REVISION", "CHANGES", "FILE"].map(str::to_owned);
     let mut rows = vec![heads.to_vec()];
-    rows.extend(status.files.iter().map(row));
+    rows.extend(files.iter().map(row));
     for line in columns(&rows) {
         out.line(&line)?;
     }
     let bad = |file: &&File| !file.ok;
-    for file in status.files.iter().filter(bad) {
+    for file in files.iter().filter(bad) {
         let error = file.error.as_deref().unwrap_or("its reload is owed and will be tried again");
         out.line(&format!("\n{}:", quoted(&file.name)))?;
         for line in error.lines() {
@@ -131,12 +154,12 @@ mod tests {
     use super::*;
     use crate::ctl::testing::{run, serve};
 
-    const WELL: &str = r#"{"name":"box1","role":"leader","member":"8e9e","leader":"8e9e",
-        "cluster":"cdf8","revision":5,"version":"0.1.0","later":[1],"files":[]}"#;
-    const ILL: &str = r#"{"files":[
+    const WELL: &str = r#"{"version":"0.1.0","node":{"name":"box1","role":"leader",
+        "member":"8e9e","leader":"8e9e","cluster":"cdf8","revision":5,"later":[1]},"renderer":null}"#;
+    const ILL: &str = r#"{"renderer":{"files":[
         {"name":"hello","dest":"/x/hello.txt","ok":true,"revision":5,"changes":2},
         {"name":"web","ok":false,"error":"error: no\n --> a"},
-        {"name":"lb","dest":"/lb","ok":false,"owed_since":"2026-01-01T00:00:00Z"}]}"#;
+        {"name":"lb","dest":"/lb","ok":false,"owedSince":"2026-01-01T00:00:00Z"}]}}"#;
 
     #[tokio::test]
     async fn a_member_and_its_files_in_a_table() {
