@@ -28,7 +28,7 @@ pub(crate) fn start() {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     // A second start, as in a test, changes nothing.
     let _ = if is_journal(|name| std::env::var_os(name).is_some()) {
-        lines.event_format(Journal).with_ansi(false).try_init()
+        lines.with_ansi(false).event_format(Journal).try_init()
     } else {
         lines.with_ansi(stderr().is_terminal()).with_target(false).try_init()
     };
@@ -94,8 +94,8 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(DEFAULT_FILTER))
             .with_writer(move || sink.clone())
-            .event_format(Journal)
             .with_ansi(false)
+            .event_format(Journal)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::error!(path = "/x", "lost");
