@@ -149,3 +149,26 @@ pub const WAL_READ_BYTES: usize = 256 * 1024;
 /// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
 /// whole segment in memory.
 pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
+/// Connections of one `althing bench` run: each costs a descriptor here and one in the server.
+pub const BENCH_CONNECTIONS_MAX: usize = 4_096;
+
+/// Longest single run of `althing bench`, in seconds.
+pub const BENCH_SECONDS_MAX: u64 = 3_600;
+
+/// Rounds of `althing bench compare`: more say nothing new.
+pub const BENCH_ROUNDS_MAX: u32 = 100;
+
+/// Longest response the benchmark's client keeps: a value of the largest size, twice (`prevNode`),
+/// with room for escapes.
+pub const BENCH_RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Time a benchmark waits for a server that no longer answers, in seconds; longer than
+/// `REQUEST_TIMEOUT_MS`, so that a server which says so itself is heard.
+pub const BENCH_STALL_SECONDS: u64 = 10;
+
+/// Errors in a row after which a connection of the benchmark gives up.
+pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
+
+/// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
+/// etcd takes about 5 s with a million keys.
+pub const BENCH_START_SECONDS: u64 = 60;
