@@ -172,3 +172,13 @@ pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
 /// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
 /// etcd takes about 5 s with a million keys.
 pub const BENCH_START_SECONDS: u64 = 60;
+/// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
+/// after this many restarts of its origin would pass for a new boot.
+pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
+
+/// Places at which the machine knows how many bytes of history lie behind: bounds a checkpoint's
+/// meta row, and keeps the estimate within a few per cent.
+pub const HISTORY_MARKS_MAX: usize = 64;
+
+/// Bytes of history between two of those places, at the least.
+pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
