@@ -182,3 +182,45 @@ pub const HISTORY_MARKS_MAX: usize = 64;
 
 /// Bytes of history between two of those places, at the least.
 pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
+
+/// A ReadIndex round without an answer is asked again after this long: raft drops a round without
+/// a word when the leader changes or a message is lost. Five heartbeats.
+pub const READ_RETRY_MS: u64 = 500;
+
+/// A forwarded request without an outcome is sent again after this long: one election timeout.
+pub const FORWARD_RETRY_MS: u64 = 1_000;
+
+/// Bytes of entries in one append message.
+pub const APPEND_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Append messages on their way to one follower.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
+
+/// Bytes of committed entries Raft hands out at once.
+pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 * 1024 * 1024;
+
+/// Entries applied before inputs are looked at again: one batch.
+pub const APPLY_ENTRIES_PER_TURN: usize = BATCH_PROPOSALS_MAX;
+
+/// A checkpoint that would only move the applied index waits this long: it frees old log, and an
+/// idle host's disk should sleep.
+pub const CHECKPOINT_IDLE_MS: u64 = 60_000;
+
+/// Bytes of entries the log may hold in memory for a peer that is being sent a snapshot: what was
+/// written meanwhile, so that the peer can go on from it.
+pub const LOG_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A snapshot stream nobody was sent for this long is removed.
+pub const SNAPSHOT_KEEP_MS: u64 = 300_000;
+
+/// Points in time the leader remembers for retention by age and bytes.
+pub const HISTORY_SAMPLES_MAX: usize = 256;
+
+/// Time between two of them; they come earlier while much is written.
+pub const HISTORY_SAMPLE_MS: u64 = 30_000;
+
+/// Bytes of history after which the next one is taken, whatever the time.
+pub const HISTORY_SAMPLE_BYTES: u64 = HISTORY_BYTES_MAX / 16;
+
+/// Steps of one joint membership change: swapping every voter of the largest cluster.
+pub const MEMBER_CHANGES_MAX: usize = 14;
