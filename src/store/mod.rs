@@ -24,12 +24,14 @@
 
 pub mod base;
 pub mod checkpoint;
+pub mod env;
 pub mod memtable;
 pub mod meta;
 pub mod mvcc;
 pub mod reader;
 pub mod record;
 pub mod row;
+pub mod stream;
 
 pub use base::{Base, MemoryBase};
 pub use meta::{Membership, Meta};
