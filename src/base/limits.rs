@@ -45,6 +45,12 @@ pub const WATCH_RING_CHANGES_MAX: usize = 4_096;
 /// Bytes the watch ring may hold.
 pub const WATCH_RING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Changes a watcher takes at once; the rest follows when these are written out.
+pub const WATCH_BATCH_CHANGES_MAX: usize = 512;
+
+/// Records of history a watcher reads before others get their turn: about a millisecond.
+pub const WATCH_SCAN_RECORDS_MAX: usize = 4_096;
+
 /// Watchers of one member: each costs about half a kilobyte.
 pub const WATCHERS_MAX: usize = 100_000;
 
