@@ -148,3 +148,14 @@ pub const RENDER_CPU_SECONDS_MAX: u64 = 2;
 
 /// Output of a check or reload command that is kept.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
+/// after this many restarts of its origin would pass for a new boot.
+pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
+
+/// Places at which the machine knows how many bytes of history lie behind: bounds a checkpoint's
+/// meta row, and keeps the estimate within a few per cent.
+pub const HISTORY_MARKS_MAX: usize = 64;
+
+/// Bytes of history between two of those places, at the least.
+pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;

@@ -1,19 +1,60 @@
 //! Floor 2: the replicated state machine.
+//!
+//! A function of the log: the same entries make the same records, verdicts and sums on every
+//! member, whenever checkpoints, restarts and turns happen. It knows the commands of every door
+//! (v2's tree today), the clock in entries, who has asked what before, and nothing of Raft.
+//!
+//! ```text
+//! replica --entry--> apply --> tree --> draft --commit--> store (overlay) --freeze--> checkpoint
+//!                      |                                    |
+//!                      +--> Done { answer } --> origin      +--> View --> doors: tree::read
+//!                      +--> Change --> watch hub --> tree::event
+//! ```
+//!
+//! Reading order: `command`, `envelope`, `outcome` (the words), `apply` (the story), `draft` and
+//! `look` (what a command works with), `tree` (v2's rules), then the bookkeeping: `dedup`,
+//! `deadlines`, `sums`, `history`, `state`.
+//!
+//! Invariants:
+//! * Apply reads the entry and replicated state only: no clock, no randomness, no settings.
+//! * A View never shows half an entry; a checkpoint never holds half an entry.
+//! * One revision an entry, or none; only an expiry spends one on each thing that expires.
+//! * After a `Fault` the machine is not used any more.
+//!
+//! Deliberately not here: who leads, what time it is, when to compact or to checkpoint.
+
+mod apply;
 pub mod command;
+mod deadlines;
+mod dedup;
+mod draft;
 pub mod envelope;
+mod history;
+mod look;
 pub mod outcome;
+mod state;
+mod sums;
+pub mod tree;
 
 pub use command::{Command, Condition, Content, Due, Put};
+pub use deadlines::Inherited;
 pub use envelope::{Envelope, Principal, Proposal};
+pub use history::HistorySize;
 pub use outcome::{Action, Answer, Change, Event, Node, Outcome, Verdict};
+pub use state::FEATURE_LEVEL;
+pub use sums::Sums;
+pub use tree::event::{change_of, event_of};
+pub use tree::read::{Listing, get, get_at};
 
-use crate::base::codec::Malformed;
+use crate::base::limits::APPLY_KEYS_PER_TURN;
 use crate::base::{
-    BootId, ClusterId, ClusterTime, Fault, LogIndex, MemberId, Rejected, Revision, Sequence, Term,
+    BootId, ClusterId, ClusterTime, Fault, LogIndex, MemberId, Revision, Sequence, Term,
 };
+use crate::machine::apply::Running;
+use crate::machine::deadlines::Deadlines;
+use crate::machine::state::State;
 use crate::store::checkpoint::Checkpoint;
 use crate::store::{Base, Membership, Meta, Store, View};
-use bytes::Bytes;
 
 /// How the first member of a cluster begins: what every member's log begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,38 +93,18 @@ pub struct Done {
     pub answer: Option<Answer>,
 }
 
-/// What members compare at equal index and feature level.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Over every entry's writes so far, in order.
-    pub chain: u64,
-    /// Over the live records, in any order.
-    pub live: u64,
-}
-
-/// What could be compacted away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HistorySize {
-    /// Revisions behind the compacted one.
-    pub revisions: u64,
-    /// Bytes of their records, roughly.
-    pub bytes: u64,
-}
-
-/// The deadlines a new leader found, which it gives a grace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inherited {
-    /// The revision at which it became leader: records up to here are inherited.
-    pub upto: Revision,
-    /// None of them is due before this.
-    pub not_before: ClusterTime,
-}
-
 /// The state machine of one member.
 pub struct Machine<B: Base> {
     store: Store<B>,
-    clock: ClusterTime,
+    /// Bookkeeping; its sums are those of the last entry that is done.
+    state: State,
+    deadlines: Deadlines,
+    /// The entry in progress.
+    running: Option<Running>,
+    /// The revision to publish with the entry in progress.
+    next_revision: Revision,
     changes: Vec<Change>,
+    keys_per_turn: usize,
 }
 
 impl<B: Base> Machine<B> {
@@ -99,10 +120,10 @@ impl<B: Base> Machine<B> {
             applied_term: genesis.term,
             revision: Revision(1),
             membership: genesis.membership,
+            machine: State::default().encode(),
             ..Meta::default()
         };
-        let store = Store::create(base, meta)?;
-        Ok(Self { store, clock: ClusterTime(0), changes: Vec::new() })
+        Self::over(Store::create(base, meta)?)
     }
 
     /// Opens what the last checkpoint left behind; `None` for an empty base.
@@ -110,56 +131,19 @@ impl<B: Base> Machine<B> {
     /// # Errors
     /// When the data is damaged or of a newer version, or the base fails.
     pub fn open(base: B) -> Result<Option<Self>, Fault> {
-        let store = Store::open(base)?;
-        Ok(store.map(|store| Self { store, clock: ClusterTime(0), changes: Vec::new() }))
+        Store::open(base)?.map(Self::over).transpose()
     }
 
-    /// Applies an entry; empty data is a leader's no-op.
-    ///
-    /// # Errors
-    /// When the entry cannot be read, is out of order, or the base fails: the member must stop.
-    pub fn apply(&mut self, index: LogIndex, term: Term, entry: &[u8]) -> Result<Progress, Fault> {
-        if entry.is_empty() {
-            self.store.publish(index, term, self.revision());
-            return Ok(Progress::Done(Done { index, term, origin: None, answer: None }));
-        }
-        let envelope = Envelope::open(entry).map_err(|error| match error {
-            Malformed::NewerFormat { .. } => Fault::TooNew(error.to_string()),
-            error => Fault::damaged("a log entry", error),
-        })?;
-        self.clock = self.clock.max(envelope.stamp);
-        self.store.publish(index, term, self.revision());
-        let proposal = envelope.proposal;
-        let verdict = match proposal.commands.as_slice() {
-            [Command::Clock] => Ok(vec![Outcome::Ticked]),
-            _ => Err(Rejected::Invalid { cause: "not built yet".into() }),
-        };
-        let answer = Answer { verdict, revision: self.revision(), index, term };
-        let origin = Some((proposal.origin, proposal.boot, proposal.sequence));
-        Ok(Progress::Done(Done { index, term, origin, answer: Some(answer) }))
-    }
-
-    /// Applies a change of members.
-    ///
-    /// # Errors
-    /// As `apply`.
-    pub fn apply_membership(
-        &mut self,
-        index: LogIndex,
-        term: Term,
-        membership: Membership,
-    ) -> Result<Progress, Fault> {
-        self.store.meta_mut().membership = membership;
-        self.store.publish(index, term, self.revision());
-        Ok(Progress::Done(Done { index, term, origin: None, answer: None }))
-    }
-
-    /// The next turn of an entry that said `More`.
-    ///
-    /// # Errors
-    /// As `apply`.
-    pub fn resume(&mut self) -> Result<Progress, Fault> {
-        Err(Fault::Invariant("resume without an entry in progress".into()))
+    fn over(store: Store<B>) -> Result<Self, Fault> {
+        Ok(Self {
+            state: State::decode(&store.meta().machine)?,
+            deadlines: Deadlines::open(&store.view().read()?)?,
+            running: None,
+            next_revision: store.meta().revision,
+            changes: Vec::new(),
+            keys_per_turn: APPLY_KEYS_PER_TURN,
+            store,
+        })
     }
 
     /// Changes of the entries that became done since the last call, in order.
@@ -206,13 +190,13 @@ impl<B: Base> Machine<B> {
     /// The newest stamp applied.
     #[must_use]
     pub fn clock(&self) -> ClusterTime {
-        self.clock
+        self.state.clock
     }
 
     /// What members compare.
     #[must_use]
     pub fn sums(&self) -> Sums {
-        Sums::default()
+        self.state.sums
     }
 
     /// Whether anything can expire.
@@ -224,26 +208,36 @@ impl<B: Base> Machine<B> {
     /// The earliest deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<ClusterTime> {
-        None
+        self.deadlines.earliest()
     }
 
     /// What is due at `now`, in order of deadlines: at most `limits::EXPIRE_KEYS_PER_ENTRY`.
     #[must_use]
-    pub fn due(&self, _now: ClusterTime, _inherited: Option<Inherited>) -> Vec<Due> {
-        Vec::new()
+    pub fn due(&self, now: ClusterTime, inherited: Option<Inherited>) -> Vec<Due> {
+        self.deadlines.due(now, inherited)
     }
 
     /// What could be compacted away.
     #[must_use]
     pub fn history(&self) -> HistorySize {
         let revisions = self.revision().0 - self.compacted().0;
-        HistorySize { revisions, bytes: 0 }
+        HistorySize { revisions, bytes: self.state.history.bytes() }
+    }
+
+    /// The revision to compact to so that about `bytes` of history remain; `None` if there are no
+    /// more than that.
+    #[must_use]
+    pub fn oldest_within(&self, bytes: u64) -> Option<Revision> {
+        self.state.history.oldest_within(bytes)
     }
 
     /// Freezes what the next checkpoint writes; `None` while one is under way, or an entry is in
     /// progress.
     pub fn freeze(&mut self) -> Option<Checkpoint<B>> {
-        self.store.freeze(Bytes::new())
+        if self.running.is_some() || self.store.is_frozen() {
+            return None;
+        }
+        self.store.freeze(self.state.encode())
     }
 
     /// Forgets the frozen generation, whose checkpoint is durable now.
