@@ -159,3 +159,44 @@ pub const HISTORY_MARKS_MAX: usize = 64;
 
 /// Bytes of history between two of those places, at the least.
 pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
+/// Bytes a WAL segment is zero-filled ahead on its first use: a first start writes this much, not
+/// a whole segment, and the flush that pays for growth comes once in a few thousand.
+pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Released WAL segments kept for reuse: one for the next rotation, one for the recovery after
+/// that; both are also the log's reserve on a full disk.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
+
+/// Bytes of one WAL frame. Raft's window for one follower is 256 messages of 1 MiB; twice that
+/// means a bug, not load.
+pub const WAL_FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes recovery reads from a WAL segment at a time, unless one frame is larger.
+pub const WAL_READ_BYTES: usize = 256 * 1024;
+
+/// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
+/// whole segment in memory.
+pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
+/// Connections of one `althing bench` run: each costs a descriptor here and one in the server.
+pub const BENCH_CONNECTIONS_MAX: usize = 4_096;
+
+/// Longest single run of `althing bench`, in seconds.
+pub const BENCH_SECONDS_MAX: u64 = 3_600;
+
+/// Rounds of `althing bench compare`: more say nothing new.
+pub const BENCH_ROUNDS_MAX: u32 = 100;
+
+/// Longest response the benchmark's client keeps: a value of the largest size, twice (`prevNode`),
+/// with room for escapes.
+pub const BENCH_RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Time a benchmark waits for a server that no longer answers, in seconds; longer than
+/// `REQUEST_TIMEOUT_MS`, so that a server which says so itself is heard.
+pub const BENCH_STALL_SECONDS: u64 = 10;
+
+/// Errors in a row after which a connection of the benchmark gives up.
+pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
+
+/// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
+/// etcd takes about 5 s with a million keys.
+pub const BENCH_START_SECONDS: u64 = 60;

@@ -26,12 +26,14 @@ use crate::store::row::{self, KeyRow, Links};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One frozen generation on its way to the base.
 pub struct Checkpoint<B: Base> {
     base: B,
     frozen: Arc<Memtable>,
     meta: Meta,
+    purged_to: Arc<AtomicU64>,
 }
 
 /// What a checkpoint did.
@@ -46,8 +48,13 @@ pub struct Written {
 }
 
 impl<B: Base> Checkpoint<B> {
-    pub(super) fn new(base: B, frozen: Arc<Memtable>, meta: Meta) -> Self {
-        Self { base, frozen, meta }
+    pub(super) fn new(
+        base: B,
+        frozen: Arc<Memtable>,
+        meta: Meta,
+        purged_to: Arc<AtomicU64>,
+    ) -> Self {
+        Self { base, frozen, meta, purged_to }
     }
 
     /// Writes the generation; when this returns `Ok` it survives a power cut.
@@ -56,6 +63,8 @@ impl<B: Base> Checkpoint<B> {
     /// When stored bytes are damaged or the database fails. The base is unchanged then.
     pub fn run(self) -> Result<Written, Fault> {
         let mut written = None;
+        // Before the commit, so that no reader of a thinned base misses it.
+        self.purged_to.fetch_max(self.meta.compacted.0, Ordering::AcqRel);
         self.base.commit(&mut |tables| {
             let links = self.write_keys(tables)?;
             self.write_history(tables, &links)?;

@@ -42,7 +42,9 @@ pub type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<(), Fault>;
 /// Those of the sink, and when stored bytes are damaged.
 pub fn write<B: Base>(view: &View<B>, meta: &Meta, sink: Sink<'_>) -> Result<(), Fault> {
     assert_eq!(view.applied, meta.applied, "the meta row belongs to another state");
-    let reader = view.read()?;
+    let Some(reader) = view.read()? else {
+        return Err(Fault::Invariant("a snapshot of a state that is compacted away".into()));
+    };
     let mut chunks = Chunks { sink, number: 0, sum: 0 };
     let mut head = Writer::new();
     head.uint(STREAM_FORMAT).bytes(&meta.encode());
@@ -197,7 +199,8 @@ impl<B: Base> Installer<B> {
     fn write_out(&mut self, applied: LogIndex) -> Result<(), Fault> {
         let meta = self.meta.clone().unwrap_or_default();
         let loaded = std::mem::take(&mut self.loading);
-        Checkpoint::new(self.base.clone(), loaded, Meta { applied, ..meta }).run()?;
+        let meta = Meta { applied, ..meta };
+        Checkpoint::new(self.base.clone(), loaded, meta, Arc::default()).run()?;
         Ok(())
     }
 
@@ -248,7 +251,7 @@ mod tests {
     }
 
     fn reads(store: &Store<MemoryBase>, from: u64) -> Vec<String> {
-        let reader = store.view().read().unwrap();
+        let reader = store.view().read().unwrap().unwrap();
         let (mut seen, all) = (Vec::new(), KeyRange::all());
         for revision in from..=reader.revision().0 {
             for record in reader.range(Space::Keys, &all, Revision(revision)).unwrap() {
