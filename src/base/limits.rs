@@ -45,6 +45,12 @@ pub const WATCH_RING_CHANGES_MAX: usize = 4_096;
 /// Bytes the watch ring may hold.
 pub const WATCH_RING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Changes a watcher takes at once; the rest follows when these are written out.
+pub const WATCH_BATCH_CHANGES_MAX: usize = 512;
+
+/// Records of history a watcher reads before others get their turn: about a millisecond.
+pub const WATCH_SCAN_RECORDS_MAX: usize = 4_096;
+
 /// Watchers of one member: each costs about half a kilobyte.
 pub const WATCHERS_MAX: usize = 100_000;
 
@@ -113,11 +119,23 @@ pub const LEADER_GRACE_MS: u64 = 15_000;
 /// Request headers in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// Time a client may take to send its headers.
+/// Time a client may take to send its first byte.
 pub const HEADER_TIMEOUT_MS: u64 = 10_000;
 
 /// Connections of the client listener.
 pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections the kernel holds for a listener that is busy accepting others.
+pub const LISTEN_BACKLOG: u32 = 1_024;
+
+/// Pause after a failed accept, which is mostly a lack of file descriptors.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Time a connection may be kept without a request: pooled clients come back within minutes.
+pub const CONNECTION_IDLE_MS: u64 = 300_000;
+
+/// Requests at a time on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 1_000;
 
 /// Time connections get to finish after SIGTERM.
 pub const DRAIN_MS: u64 = 4_000;
