@@ -68,7 +68,10 @@ impl KeyPath {
     pub fn from_key(key: &Bytes) -> Option<Self> {
         let rest = key.strip_prefix(b"/")?;
         let proper = |segment: &[u8]| !segment.is_empty() && segment != b"." && segment != b"..";
-        rest.split(|byte| *byte == b'/').all(proper).then(|| Self(key.clone()))
+        let depth = rest.iter().filter(|byte| **byte == b'/').count() + 1;
+        let nameable = depth <= limits::KEY_DEPTH_MAX && key.len() <= limits::KEY_BYTES_MAX;
+        let is_path = nameable && rest.split(|byte| *byte == b'/').all(proper);
+        is_path.then(|| Self(key.clone()))
     }
 
     /// The path as a key.
@@ -199,5 +202,7 @@ mod tests {
         for bad in ["", "a", "/", "//a", "/a/", "/a//b", "/a/./b", "/.."] {
             assert!(KeyPath::from_key(&Bytes::from_static(bad.as_bytes())).is_none(), "{bad}");
         }
+        assert!(KeyPath::from_key(&b"/a".repeat(128).into()).is_some());
+        assert!(KeyPath::from_key(&b"/a".repeat(129).into()).is_none(), "no v2 client names it");
     }
 }

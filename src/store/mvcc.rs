@@ -157,16 +157,15 @@ impl<B: Base> Store<B> {
         }
     }
 
-    /// A reader that also sees what was inserted and not yet published: for the machine, in the
-    /// middle of an entry at `revision`.
+    /// Opens the published state for the core itself, which no compaction outruns.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn read_ahead(&self, revision: Revision) -> Result<Reader<B>, Fault> {
+    pub fn read(&self) -> Result<Reader<B>, Fault> {
         Ok(Reader {
             generations: self.generations(),
             base: self.base.snapshot()?,
-            revision,
+            revision: self.meta.revision,
             compacted: self.meta.compacted,
         })
     }
