@@ -198,6 +198,7 @@ pub const WAL_READ_BYTES: usize = 256 * 1024;
 /// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
 /// whole segment in memory.
 pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
+
 /// Connections of one `althing bench` run: each costs a descriptor here and one in the server.
 pub const BENCH_CONNECTIONS_MAX: usize = 4_096;
 
@@ -222,9 +223,6 @@ pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
 /// etcd takes about 5 s with a million keys.
 pub const BENCH_START_SECONDS: u64 = 60;
 
-/// Bytes a WAL segment is zero-filled ahead on its first use: a first start writes this much, not
-/// a whole segment, and the flush that pays for growth comes once in a few thousand.
-pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
 /// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
 /// after this many restarts of its origin would pass for a new boot.
 pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
@@ -240,9 +238,6 @@ pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
 /// a word when the leader changes or a message is lost. Five heartbeats.
 pub const READ_RETRY_MS: u64 = 500;
 
-/// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
-/// whole segment in memory.
-pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
 /// Time a command gets between TERM and KILL.
 pub const COMMAND_KILL_AFTER_MS: u64 = 5_000;
 
@@ -307,6 +302,7 @@ pub const SIGNALS_WAITING_MAX: usize = 8;
 
 /// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
 pub const STOP_MS_MAX: u64 = 4_700;
+
 /// A forwarded request without an outcome is sent again after this long: one election timeout.
 pub const FORWARD_RETRY_MS: u64 = 1_000;
 
