@@ -45,6 +45,12 @@ pub const WATCH_RING_CHANGES_MAX: usize = 4_096;
 /// Bytes the watch ring may hold.
 pub const WATCH_RING_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Changes a watcher takes at once; the rest follows when these are written out.
+pub const WATCH_BATCH_CHANGES_MAX: usize = 512;
+
+/// Records of history a watcher reads before others get their turn: about a millisecond.
+pub const WATCH_SCAN_RECORDS_MAX: usize = 4_096;
+
 /// Watchers of one member: each costs about half a kilobyte.
 pub const WATCHERS_MAX: usize = 100_000;
 
@@ -113,11 +119,23 @@ pub const LEADER_GRACE_MS: u64 = 15_000;
 /// Request headers in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// Time a client may take to send its headers.
+/// Time a client may take to send its first byte.
 pub const HEADER_TIMEOUT_MS: u64 = 10_000;
 
 /// Connections of the client listener.
 pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections the kernel holds for a listener that is busy accepting others.
+pub const LISTEN_BACKLOG: u32 = 1_024;
+
+/// Pause after a failed accept, which is mostly a lack of file descriptors.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Time a connection may be kept without a request: pooled clients come back within minutes.
+pub const CONNECTION_IDLE_MS: u64 = 300_000;
+
+/// Requests at a time on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 1_000;
 
 /// Time connections get to finish after SIGTERM.
 pub const DRAIN_MS: u64 = 4_000;
@@ -131,6 +149,47 @@ pub const RENDER_CPU_SECONDS_MAX: u64 = 2;
 /// Output of a check or reload command that is kept.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes a WAL segment is zero-filled ahead on its first use: a first start writes this much, not
+/// a whole segment, and the flush that pays for growth comes once in a few thousand.
+pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Released WAL segments kept for reuse: one for the next rotation, one for the recovery after
+/// that; both are also the log's reserve on a full disk.
+pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
+
+/// Bytes of one WAL frame. Raft's window for one follower is 256 messages of 1 MiB; twice that
+/// means a bug, not load.
+pub const WAL_FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes recovery reads from a WAL segment at a time, unless one frame is larger.
+pub const WAL_READ_BYTES: usize = 256 * 1024;
+
+/// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
+/// whole segment in memory.
+pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
+/// Connections of one `althing bench` run: each costs a descriptor here and one in the server.
+pub const BENCH_CONNECTIONS_MAX: usize = 4_096;
+
+/// Longest single run of `althing bench`, in seconds.
+pub const BENCH_SECONDS_MAX: u64 = 3_600;
+
+/// Rounds of `althing bench compare`: more say nothing new.
+pub const BENCH_ROUNDS_MAX: u32 = 100;
+
+/// Longest response the benchmark's client keeps: a value of the largest size, twice (`prevNode`),
+/// with room for escapes.
+pub const BENCH_RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Time a benchmark waits for a server that no longer answers, in seconds; longer than
+/// `REQUEST_TIMEOUT_MS`, so that a server which says so itself is heard.
+pub const BENCH_STALL_SECONDS: u64 = 10;
+
+/// Errors in a row after which a connection of the benchmark gives up.
+pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
+
+/// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
+/// etcd takes about 5 s with a million keys.
+pub const BENCH_START_SECONDS: u64 = 60;
 /// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
 /// after this many restarts of its origin would pass for a new boot.
 pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
@@ -141,3 +200,45 @@ pub const HISTORY_MARKS_MAX: usize = 64;
 
 /// Bytes of history between two of those places, at the least.
 pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
+
+/// A ReadIndex round without an answer is asked again after this long: raft drops a round without
+/// a word when the leader changes or a message is lost. Five heartbeats.
+pub const READ_RETRY_MS: u64 = 500;
+
+/// A forwarded request without an outcome is sent again after this long: one election timeout.
+pub const FORWARD_RETRY_MS: u64 = 1_000;
+
+/// Bytes of entries in one append message.
+pub const APPEND_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Append messages on their way to one follower.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
+
+/// Bytes of committed entries Raft hands out at once.
+pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 * 1024 * 1024;
+
+/// Entries applied before inputs are looked at again: one batch.
+pub const APPLY_ENTRIES_PER_TURN: usize = BATCH_PROPOSALS_MAX;
+
+/// A checkpoint that would only move the applied index waits this long: it frees old log, and an
+/// idle host's disk should sleep.
+pub const CHECKPOINT_IDLE_MS: u64 = 60_000;
+
+/// Bytes of entries the log may hold in memory for a peer that is being sent a snapshot: what was
+/// written meanwhile, so that the peer can go on from it.
+pub const LOG_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A snapshot stream nobody was sent for this long is removed.
+pub const SNAPSHOT_KEEP_MS: u64 = 300_000;
+
+/// Points in time the leader remembers for retention by age and bytes.
+pub const HISTORY_SAMPLES_MAX: usize = 256;
+
+/// Time between two of them; they come earlier while much is written.
+pub const HISTORY_SAMPLE_MS: u64 = 30_000;
+
+/// Bytes of history after which the next one is taken, whatever the time.
+pub const HISTORY_SAMPLE_BYTES: u64 = HISTORY_BYTES_MAX / 16;
+
+/// Steps of one joint membership change: swapping every voter of the largest cluster.
+pub const MEMBER_CHANGES_MAX: usize = 14;

@@ -1,1 +1,2 @@
 //! Floor: ctl. (scaffold)
+pub mod bench;

@@ -32,7 +32,7 @@ use crate::machine::sums::{Aftermath, Sums};
 use crate::machine::tree::Standing;
 use crate::machine::tree::sweep::Sweep;
 use crate::machine::{Done, Machine, Progress};
-use crate::store::{Base, Membership, View};
+use crate::store::{Base, Membership, Store};
 use std::collections::VecDeque;
 
 /// An entry and who waits for it.
@@ -132,7 +132,7 @@ impl<B: Base> Machine<B> {
             return Err(Fault::Invariant("resume without an entry in progress".into()));
         };
         let mut room = self.keys_per_turn;
-        let done = match running.execute(&self.store.view(), &mut room) {
+        let done = match running.execute(&self.store, &mut room) {
             Err(Stop::Fault(fault)) => return Err(fault),
             Err(Stop::Rejected(rejected)) => {
                 return Ok(self.answer(running.ticket, Err(rejected)));
@@ -236,11 +236,11 @@ impl<B: Base> Machine<B> {
 
 impl Running {
     /// Executes steps until none is left (`true`) or there is no more `room`.
-    fn execute<B: Base>(&mut self, view: &View<B>, room: &mut usize) -> Result<bool, Stop> {
+    fn execute<B: Base>(&mut self, store: &Store<B>, room: &mut usize) -> Result<bool, Stop> {
         if self.sweep.is_none() && self.steps.is_empty() {
             return Ok(true);
         }
-        let reader = view.read()?;
+        let reader = store.read()?;
         while *room > 0 {
             let mut work = Workspace { reader: &reader, draft: &mut self.draft };
             if let Some(sweep) = &mut self.sweep {
@@ -360,7 +360,7 @@ impl<B: Base> Machine<B> {
     pub(crate) fn apply_raw(&mut self, index: LogIndex, pairs: &[(&str, Option<&str>)]) -> Done {
         use crate::machine::draft::Write;
         let mut draft = Draft::new(self.revision(), self.state.clock, WallTime(0));
-        let reader = self.view().read().unwrap();
+        let reader = self.store.read().unwrap();
         for (key, value) in pairs {
             let key = bytes::Bytes::copy_from_slice(key.as_bytes());
             let work = Workspace { reader: &reader, draft: &mut draft };

@@ -137,7 +137,7 @@ impl<B: Base> Machine<B> {
     fn over(store: Store<B>) -> Result<Self, Fault> {
         Ok(Self {
             state: State::decode(&store.meta().machine)?,
-            deadlines: Deadlines::open(&store.view().read()?)?,
+            deadlines: Deadlines::open(&store.read()?)?,
             running: None,
             next_revision: store.meta().revision,
             changes: Vec::new(),

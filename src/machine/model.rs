@@ -591,7 +591,7 @@ impl Pair {
         let heard: Vec<Event> = changes.iter().filter_map(event_of).collect();
         let expected = told.iter().filter(|(_, hushed)| !hushed).map(|(event, _)| event.clone());
         assert_eq!(heard, expected.collect::<Vec<_>>());
-        let reader = self.bench.machine.view().read().unwrap();
+        let reader = self.bench.machine.view().read().unwrap().unwrap();
         for change in changes {
             let read = change_of(&reader, Arc::clone(&change.record)).unwrap();
             assert_eq!(read.previous, change.previous, "of {:?}", change.record);
@@ -599,7 +599,7 @@ impl Pair {
     }
 
     fn check_reads(&self) {
-        let reader = self.bench.machine.view().read().unwrap();
+        let reader = self.bench.machine.view().read().unwrap().unwrap();
         for (revision, tree) in &self.past {
             for at in ["/", "/a", "/a/b", "/b/_h", "/a/a/a", "/a-b"] {
                 for recursive in [false, true] {
@@ -679,7 +679,7 @@ proptest! {
         }
         prop_assert_eq!(&members[0].machine.state, &members[1].machine.state);
         prop_assert_eq!(&members[0].machine.deadlines, &members[1].machine.deadlines);
-        let records = members.each_ref().map(|m| live_records(&m.machine.view().read().unwrap()));
+        let records = members.each_ref().map(|m| live_records(&m.machine.view().read().unwrap().unwrap()));
         prop_assert_eq!(&records[0], &records[1]);
     }
 }
@@ -699,7 +699,7 @@ fn a_delete_in_many_turns_is_the_delete_in_one() {
         let delete = Command::Delete { path: path("/tree"), dir: false, recursive: true };
         let (answer, changes) = bench.propose(vec![delete]);
         assert_eq!(bench.turns > 1, keys_per_turn == 7);
-        assert!(live_records(&bench.machine.view().read().unwrap()).is_empty());
+        assert!(live_records(&bench.machine.view().read().unwrap().unwrap()).is_empty());
         let records = changes.into_iter().map(|change| (change.record, change.previous));
         (answer, records.collect::<Vec<_>>(), bench.machine.sums())
     });

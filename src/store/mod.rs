@@ -25,6 +25,7 @@
 pub mod base;
 pub mod checkpoint;
 pub mod env;
+pub mod log;
 pub mod memtable;
 pub mod meta;
 pub mod mvcc;
@@ -32,6 +33,7 @@ pub mod reader;
 pub mod record;
 pub mod row;
 pub mod stream;
+pub mod wal;
 
 pub use base::{Base, MemoryBase};
 pub use meta::{Membership, Meta};
