@@ -231,14 +231,21 @@ pub const LOG_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A snapshot stream nobody was sent for this long is removed.
 pub const SNAPSHOT_KEEP_MS: u64 = 300_000;
 
-/// Points in time the leader remembers for retention by age and bytes.
-pub const HISTORY_SAMPLES_MAX: usize = 256;
+/// Time between two notes of where history stands, for retention by age: 120 notes an hour.
+pub const HISTORY_NOTE_MS: u64 = 30_000;
 
-/// Time between two of them; they come earlier while much is written.
-pub const HISTORY_SAMPLE_MS: u64 = 30_000;
-
-/// Bytes of history after which the next one is taken, whatever the time.
-pub const HISTORY_SAMPLE_BYTES: u64 = HISTORY_BYTES_MAX / 16;
+/// Bytes of history a compaction leaves: some below the limit, so that the next is not at once.
+pub const HISTORY_BYTES_LEFT: u64 = HISTORY_BYTES_MAX / 8 * 7;
 
 /// Steps of one joint membership change: swapping every voter of the largest cluster.
 pub const MEMBER_CHANGES_MAX: usize = 14;
+/// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
+/// after this many restarts of its origin would pass for a new boot.
+pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
+
+/// Places at which the machine knows how many bytes of history lie behind: bounds a checkpoint's
+/// meta row, and keeps the estimate within a few per cent.
+pub const HISTORY_MARKS_MAX: usize = 64;
+
+/// Bytes of history between two of those places, at the least.
+pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
