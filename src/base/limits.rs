@@ -116,6 +116,9 @@ pub const CLOCK_INTERVAL_MS: u64 = 5_000;
 /// What inherited deadlines are given, once, when a leader starts.
 pub const LEADER_GRACE_MS: u64 = 15_000;
 
+/// Time a health check may take to learn that it has no quorum: etcd's.
+pub const HEALTH_TIMEOUT_MS: u64 = 1_000;
+
 /// Request headers in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
