@@ -170,6 +170,7 @@ pub const WAL_READ_BYTES: usize = 256 * 1024;
 /// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
 /// whole segment in memory.
 pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
+
 /// Connections of one `althing bench` run: each costs a descriptor here and one in the server.
 pub const BENCH_CONNECTIONS_MAX: usize = 4_096;
 
@@ -193,6 +194,7 @@ pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
 /// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
 /// etcd takes about 5 s with a million keys.
 pub const BENCH_START_SECONDS: u64 = 60;
+
 /// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
 /// after this many restarts of its origin would pass for a new boot.
 pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
@@ -242,13 +244,62 @@ pub const HISTORY_BYTES_LEFT: u64 = HISTORY_BYTES_MAX / 8 * 7;
 
 /// Steps of one joint membership change: swapping every voter of the largest cluster.
 pub const MEMBER_CHANGES_MAX: usize = 14;
-/// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
-/// after this many restarts of its origin would pass for a new boot.
-pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
 
-/// Places at which the machine knows how many bytes of history lie behind: bounds a checkpoint's
-/// meta row, and keeps the estimate within a few per cent.
-pub const HISTORY_MARKS_MAX: usize = 64;
+/// Time a command gets between TERM and KILL.
+pub const COMMAND_KILL_AFTER_MS: u64 = 5_000;
 
-/// Bytes of history between two of those places, at the least.
-pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
+/// Time of a check command unless its resource says otherwise (confd's forks: 30 s).
+pub const CHECK_TIMEOUT_MS: u64 = 30_000;
+
+/// Time of a reload command unless its resource says otherwise.
+pub const RELOAD_TIMEOUT_MS: u64 = 60_000;
+
+/// First pause before a failed reload or pass is tried again; doubles from there.
+pub const RETRY_BACKOFF_MS_MIN: u64 = 1_000;
+
+/// Longest pause between two tries.
+pub const RETRY_BACKOFF_MS_MAX: u64 = 60_000;
+
+/// Wall time of one render: far above its CPU time, for a machine that swaps or a worker that
+/// sleeps instead of computing.
+pub const RENDER_WALL_MS_MAX: u64 = 15_000;
+
+/// Address space of a render worker: the largest output, doubled while its buffer grows, its
+/// frame, and as much again for values.
+pub const RENDER_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Bytes of keys and values one render may read; more belongs into several files.
+pub const RENDER_INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of keys sent along with a render so that it need not ask for them one by one.
+pub const RENDER_PRELOAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Ranges sent along with a render.
+pub const RENDER_PRELOAD_RANGES_MAX: usize = 256;
+
+/// Keys and directories one render may touch and be woken for; beyond it, wake for the prefix.
+pub const RENDER_TOUCHED_MAX: usize = 1_024;
+
+/// Render workers at once: with two, one looping template does not hold up the others.
+pub const RENDER_WORKERS_MAX: usize = 2;
+
+/// Time after which an unused render worker is ended, to give its memory back.
+pub const RENDER_WORKER_IDLE_MS: u64 = 60_000;
+
+/// Parsed template sets one worker keeps.
+pub const RENDER_TEMPLATES_PARSED_MAX: usize = 128;
+
+/// A template or resource file in bytes.
+pub const TEMPLATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Files one template may include or extend, directly or not.
+pub const TEMPLATE_FILES_MAX: usize = 64;
+
+/// Template resources of one host.
+pub const RESOURCES_MAX: usize = 1_000;
+
+/// Quiet time after the last change of a template or resource file before it is read.
+pub const FILES_QUIET_MS: u64 = 50;
+
+/// Longest time changing files may put their reading off.
+pub const FILES_WAIT_MS_MAX: u64 = 500;
