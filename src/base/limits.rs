@@ -152,34 +152,6 @@ pub const RENDER_CPU_SECONDS_MAX: u64 = 2;
 /// Output of a check or reload command that is kept.
 pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest name of a member in bytes: that of a host name, its default.
-pub const MEMBER_NAME_BYTES_MAX: usize = 255;
-
-/// Addresses in one list of client URLs: a host with more interfaces listens on all of them.
-pub const CLIENT_URLS_MAX: usize = 16;
-
-/// Bytes of the settings file: far more than all settings need.
-pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
-
-/// Body of an answer the command line reads whole: a listing of a large tree.
-pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-
-/// Time a server of the command line has to accept a connection.
-pub const CONNECT_TIMEOUT_MS: u64 = 3_000;
-
-/// Endpoints the command line tries in turn.
-pub const ENDPOINTS_MAX: usize = 16;
-
-/// Pause before a watch of the command line connects again.
-pub const WATCH_RECONNECT_MS: u64 = 250;
-
-/// Failed connects in a row after which a watch of the command line gives up: a minute of
-/// restarting server.
-pub const WATCH_RECONNECTS_MAX: u32 = 240;
-
-/// One event of a watch in bytes: two values of the largest size, escaped as JSON.
-pub const WATCH_EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// Bytes a WAL segment is zero-filled ahead on its first use: a first start writes this much, not
 /// a whole segment, and the flush that pays for growth comes once in a few thousand.
 pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
@@ -237,6 +209,41 @@ pub const HISTORY_MARK_BYTES_MIN: u64 = 64 * 1024;
 /// A ReadIndex round without an answer is asked again after this long: raft drops a round without
 /// a word when the leader changes or a message is lost. Five heartbeats.
 pub const READ_RETRY_MS: u64 = 500;
+
+/// A forwarded request without an outcome is sent again after this long: one election timeout.
+pub const FORWARD_RETRY_MS: u64 = 1_000;
+
+/// Bytes of entries in one append message.
+pub const APPEND_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Append messages on their way to one follower.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
+
+/// Bytes of committed entries Raft hands out at once.
+pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 * 1024 * 1024;
+
+/// Entries applied before inputs are looked at again: one batch.
+pub const APPLY_ENTRIES_PER_TURN: usize = BATCH_PROPOSALS_MAX;
+
+/// A checkpoint that would only move the applied index waits this long: it frees old log, and an
+/// idle host's disk should sleep.
+pub const CHECKPOINT_IDLE_MS: u64 = 60_000;
+
+/// Bytes of entries the log may hold in memory for a peer that is being sent a snapshot: what was
+/// written meanwhile, so that the peer can go on from it.
+pub const LOG_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A snapshot stream nobody was sent for this long is removed.
+pub const SNAPSHOT_KEEP_MS: u64 = 300_000;
+
+/// Time between two notes of where history stands, for retention by age: 120 notes an hour.
+pub const HISTORY_NOTE_MS: u64 = 30_000;
+
+/// Bytes of history a compaction leaves: some below the limit, so that the next is not at once.
+pub const HISTORY_BYTES_LEFT: u64 = HISTORY_BYTES_MAX / 8 * 7;
+
+/// Steps of one joint membership change: swapping every voter of the largest cluster.
+pub const MEMBER_CHANGES_MAX: usize = 14;
 
 /// Time a command gets between TERM and KILL.
 pub const COMMAND_KILL_AFTER_MS: u64 = 5_000;
@@ -297,46 +304,36 @@ pub const FILES_QUIET_MS: u64 = 50;
 /// Longest time changing files may put their reading off.
 pub const FILES_WAIT_MS_MAX: u64 = 500;
 
+/// Longest name of a member in bytes: that of a host name, its default.
+pub const MEMBER_NAME_BYTES_MAX: usize = 255;
+
+/// Addresses in one list of client URLs: a host with more interfaces listens on all of them.
+pub const CLIENT_URLS_MAX: usize = 16;
+
+/// Bytes of the settings file: far more than all settings need.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Body of an answer the command line reads whole: a listing of a large tree.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Time a server of the command line has to accept a connection.
+pub const CONNECT_TIMEOUT_MS: u64 = 3_000;
+
+/// Endpoints the command line tries in turn.
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// Pause before a watch of the command line connects again.
+pub const WATCH_RECONNECT_MS: u64 = 250;
+
+/// Failed connects in a row after which a watch of the command line gives up: a minute of
+/// restarting server.
+pub const WATCH_RECONNECTS_MAX: u32 = 240;
+
+/// One event of a watch in bytes: two values of the largest size, escaped as JSON.
+pub const WATCH_EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Signals caught and not yet looked at; two of a kind mean the same.
 pub const SIGNALS_WAITING_MAX: usize = 8;
 
 /// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
 pub const STOP_MS_MAX: u64 = 4_700;
-
-/// A forwarded request without an outcome is sent again after this long: one election timeout.
-pub const FORWARD_RETRY_MS: u64 = 1_000;
-
-/// Bytes of entries in one append message.
-pub const APPEND_BYTES_MAX: u64 = 1024 * 1024;
-
-/// Append messages on their way to one follower.
-pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
-
-/// Bytes of committed entries Raft hands out at once.
-pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 16 * 1024 * 1024;
-
-/// Entries applied before inputs are looked at again: one batch.
-pub const APPLY_ENTRIES_PER_TURN: usize = BATCH_PROPOSALS_MAX;
-
-/// A checkpoint that would only move the applied index waits this long: it frees old log, and an
-/// idle host's disk should sleep.
-pub const CHECKPOINT_IDLE_MS: u64 = 60_000;
-
-/// Bytes of entries the log may hold in memory for a peer that is being sent a snapshot: what was
-/// written meanwhile, so that the peer can go on from it.
-pub const LOG_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// A snapshot stream nobody was sent for this long is removed.
-pub const SNAPSHOT_KEEP_MS: u64 = 300_000;
-
-/// Points in time the leader remembers for retention by age and bytes.
-pub const HISTORY_SAMPLES_MAX: usize = 256;
-
-/// Time between two of them; they come earlier while much is written.
-pub const HISTORY_SAMPLE_MS: u64 = 30_000;
-
-/// Bytes of history after which the next one is taken, whatever the time.
-pub const HISTORY_SAMPLE_BYTES: u64 = HISTORY_BYTES_MAX / 16;
-
-/// Steps of one joint membership change: swapping every voter of the largest cluster.
-pub const MEMBER_CHANGES_MAX: usize = 14;

@@ -55,7 +55,9 @@ impl NodeSource {
                 Ok(changes) => changes,
                 // What was missed is in the newest View.
                 Err(WatchLost::Compacted { .. }) => return self.newest().await,
-                Err(lost @ WatchLost::Stopping) => return Err(unavailable(&lost)),
+                Err(lost @ (WatchLost::Stopping | WatchLost::Fault(_))) => {
+                    return Err(unavailable(&lost));
+                }
             };
             let concerns = |key: &Bytes| ranges.iter().any(|range| range.contains(key));
             let hit = changes.iter().rev().find(|change| concerns(&change.record.key));

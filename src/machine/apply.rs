@@ -87,7 +87,10 @@ impl<B: Base> Machine<B> {
         self.state.clock = self.state.clock.max(stamp);
         let origin = (proposal.origin, proposal.boot, proposal.sequence);
         let ticket = Ticket { index, term, origin: Some(origin) };
-        if !self.state.dedup.admit(proposal.origin, proposal.boot, proposal.sequence) {
+        // Sequence 0 is nobody's request but a leader's own command (clock, expiry, compaction),
+        // which does no harm when it runs twice.
+        let numbered = proposal.sequence > Sequence(0);
+        if numbered && !self.state.dedup.admit(proposal.origin, proposal.boot, proposal.sequence) {
             return Ok(self.answer(ticket, Err(Rejected::OutcomeUnknown)));
         }
         match plan(proposal.commands) {

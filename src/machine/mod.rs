@@ -157,6 +157,18 @@ impl<B: Base> Machine<B> {
         self.store.view()
     }
 
+    /// The cluster the data belongs to.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.store.meta().cluster
+    }
+
+    /// The member the data belongs to.
+    #[must_use]
+    pub fn member(&self) -> MemberId {
+        self.store.meta().member
+    }
+
     /// The last entry that is done.
     #[must_use]
     pub fn applied(&self) -> LogIndex {

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! source    a change of keys wakes the resource (or notify, or reload_all)
-//! worker    one loop a resource: take a revision, run a pass, keep the status
+//! worker    which resources there are; tender: one loop a resource; pass: its steps
 //! engine    templates and keys -> bytes, in a child process, through the line guard
 //! stage     bytes -> staged file beside the destination -> check -> rename
 //! owed      "a reload is owed" is on disk before the rename, gone after the reload
@@ -34,6 +34,7 @@ pub mod worker;
 
 mod files;
 mod pass;
+mod tender;
 
 pub use crate::base::diagnostic::Diagnostic;
 pub use engine::worker_main;

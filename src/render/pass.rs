@@ -25,7 +25,7 @@ use crate::render::resource::Resource;
 use crate::render::source::{Snapshot, Source, SourceError};
 use crate::render::stage::{self, Compared, Placed, Stage, StageError};
 use crate::sys::exec::{self, CommandLine, ExecError};
-use crate::sys::file::FileError;
+use crate::sys::file::{FileError, sync_directory_of};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,10 @@ pub(crate) enum Outcome {
 }
 
 impl Memory {
+    pub(crate) fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
+        Self { mark, seen: Revision(0), touched: Vec::new(), stop, told_in_place: false }
+    }
+
     /// Runs `work` unless stopping comes first; what was started is then killed.
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, PassError> {
         let mut stop = self.stop.clone();
@@ -246,7 +250,7 @@ impl Shop {
         let placed = blocking(move || {
             let placed = stage.place()?;
             Ok(failpoints.reach(Failpoint::Renamed).map_err(PassError::from).and_then(|()| {
-                crate::sys::file::sync_directory_of(&dest)?;
+                sync_directory_of(&dest)?;
                 Ok(placed)
             }))
         });

@@ -155,7 +155,11 @@ pub fn parse(file: &Path, name: &str, text: &str) -> Result<Vec<Resource>, Vec<D
     let several = tables.len() > 1;
     let mut resources = Vec::new();
     for (at, (table, range)) in tables.into_iter().enumerate() {
+        let before = problems.len();
         let draft = Draft::read(table, &mut problems);
+        if problems.len() > before {
+            continue; // What misses now may be what was wrong.
+        }
         let name = if several { format!("{name}:{}", at + 1) } else { name.to_owned() };
         match draft.finish(name, file) {
             Ok(resource) => resources.push(resource),
@@ -196,7 +200,7 @@ fn template_tables<'a, 'i>(
                     match entry.get_ref().as_table() {
                         Some(table) => tables.push((table, entry.span())),
                         None => {
-                            problems.push(Problem::new(entry.span(), "not a table").help(EXAMPLE))
+                            problems.push(Problem::new(entry.span(), "not a table").help(EXAMPLE));
                         }
                     }
                 }
@@ -255,6 +259,11 @@ impl Field<'_, '_> {
     fn wrong(&self, wanted: &str) -> Problem {
         let found = self.0.get_ref().type_str();
         Problem::new(self.0.span(), format!("expected {wanted}, found {found}"))
+    }
+
+    /// A value together with its place, for checks that need other keys too.
+    fn placed<T>(&self, value: Result<T, Problem>) -> Result<(T, Range<usize>), Problem> {
+        Ok((value?, self.0.span()))
     }
 
     fn string(&self) -> Result<String, Problem> {
@@ -341,15 +350,13 @@ struct Draft {
     engine: Option<EngineKind>,
     dest: Option<(String, Range<usize>)>,
     prefix: Option<KeyPath>,
-    keys: Vec<KeyPath>,
+    keys: Option<Vec<KeyPath>>,
     mode: Option<u32>,
     check: Option<(CommandLine, Range<usize>)>,
     check_timeout: Option<Duration>,
     reload: Option<(CommandLine, Range<usize>)>,
     reload_timeout: Option<Duration>,
     shell: Option<bool>,
-    /// A row already complained; what misses may be due to that.
-    spoilt: bool,
 }
 
 /// One key of a resource.
@@ -360,84 +367,23 @@ struct Row {
 
 /// Every key a resource may have. A new one is a row here, a field in `Draft` and `Resource`.
 const ROWS: &[Row] = &[
-    Row {
-        key: "src",
-        read: |d, f| {
-            d.src = Some((f.string()?, f.0.span()));
-            Ok(())
-        },
-    },
-    Row {
-        key: "dest",
-        read: |d, f| {
-            d.dest = Some((f.string()?, f.0.span()));
-            Ok(())
-        },
-    },
-    Row {
-        key: "engine",
-        read: |d, f| {
-            d.engine = Some(engine_named(f)?);
-            Ok(())
-        },
-    },
-    Row {
-        key: "prefix",
-        read: |d, f| {
-            d.prefix = Some(f.key_path(&f.string()?)?);
-            Ok(())
-        },
-    },
-    Row {
-        key: "keys",
-        read: |d, f| {
-            d.keys = f.key_paths()?;
-            Ok(())
-        },
-    },
-    Row {
-        key: "mode",
-        read: |d, f| {
-            d.mode = Some(f.mode()?);
-            Ok(())
-        },
-    },
-    Row {
-        key: "check_cmd",
-        read: |d, f| {
-            d.check = Some((f.command()?, f.0.span()));
-            Ok(())
-        },
-    },
-    Row {
-        key: "check_timeout",
-        read: |d, f| {
-            d.check_timeout = Some(f.duration()?);
-            Ok(())
-        },
-    },
-    Row {
-        key: "reload_cmd",
-        read: |d, f| {
-            d.reload = Some((f.command()?, f.0.span()));
-            Ok(())
-        },
-    },
-    Row {
-        key: "reload_timeout",
-        read: |d, f| {
-            d.reload_timeout = Some(f.duration()?);
-            Ok(())
-        },
-    },
-    Row {
-        key: "shell",
-        read: |d, f| {
-            d.shell = Some(f.boolean()?);
-            Ok(())
-        },
-    },
+    Row { key: "src", read: |d, f| put(&mut d.src, f.placed(f.string())) },
+    Row { key: "dest", read: |d, f| put(&mut d.dest, f.placed(f.string())) },
+    Row { key: "engine", read: |d, f| put(&mut d.engine, engine_named(f)) },
+    Row { key: "prefix", read: |d, f| put(&mut d.prefix, f.key_path(&f.string()?)) },
+    Row { key: "keys", read: |d, f| put(&mut d.keys, f.key_paths()) },
+    Row { key: "mode", read: |d, f| put(&mut d.mode, f.mode()) },
+    Row { key: "check_cmd", read: |d, f| put(&mut d.check, f.placed(f.command())) },
+    Row { key: "check_timeout", read: |d, f| put(&mut d.check_timeout, f.duration()) },
+    Row { key: "reload_cmd", read: |d, f| put(&mut d.reload, f.placed(f.command())) },
+    Row { key: "reload_timeout", read: |d, f| put(&mut d.reload_timeout, f.duration()) },
+    Row { key: "shell", read: |d, f| put(&mut d.shell, f.boolean()) },
 ];
+
+fn put<T>(slot: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem> {
+    *slot = Some(value?);
+    Ok(())
+}
 
 fn engine_named(field: &Field<'_, '_>) -> Result<EngineKind, Problem> {
     match field.string()?.as_str() {
@@ -459,7 +405,6 @@ impl Draft {
                 }
             };
             if let Err(problem) = outcome {
-                draft.spoilt = true;
                 problems.push(problem);
             }
         }
@@ -482,7 +427,7 @@ impl Draft {
             src,
             engine,
             dest: check_dest(dest, &dest_at)?,
-            scope: Scope::new(prefix, &self.keys)
+            scope: Scope::new(prefix, &self.keys.unwrap_or_default())
                 .map_err(|error| Problem::new(0..0, error.to_string()))?,
             mode: self.mode,
             check,

@@ -20,16 +20,16 @@ use crate::render::engine::pool::Pool;
 use crate::render::failpoint::Failpoints;
 use crate::render::files::Files;
 use crate::render::owed::{Ledger, Mark};
-use crate::render::pass::{Memory, Outcome, PassError, Shop, told};
+use crate::render::pass::{Memory, PassError, Shop, told};
 use crate::render::resource::{self, Resource};
-use crate::render::source::{Source, SourceError};
+use crate::render::source::Source;
 use crate::render::status::{Board, Part, ResourceStatus};
+use crate::render::tender::{FirstPass, Tender, stopped};
 use crate::sys::file::FileError;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -130,12 +130,6 @@ fn find(options: &Options, name: &str) -> Result<Resource, Diagnostic> {
         .help(format!("resources are: {help}")))
 }
 
-impl Memory {
-    fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
-        Self { mark, seen: Revision(0), touched: Vec::new(), stop, told_in_place: false }
-    }
-}
-
 /// A running renderer. Dropping it without `shutdown` stops the tasks at their next wait.
 pub struct Renderer {
     options: Options,
@@ -217,6 +211,9 @@ struct Supervisor {
     stopped: watch::Receiver<bool>,
 }
 
+/// Name, file and errors of a resource file, or of one resource in it.
+type BadFile = (String, PathBuf, Vec<Diagnostic>);
+
 struct Running {
     resource: Resource,
     stop: watch::Sender<bool>,
@@ -288,7 +285,7 @@ impl Supervisor {
     async fn wanted(&mut self) -> BTreeMap<String, Resource> {
         let confdir = self.options.confdir.clone();
         let loaded = tokio::task::spawn_blocking(move || resource::load(&confdir)).await;
-        let mut bad = Vec::new();
+        let mut bad: Vec<BadFile> = Vec::new();
         match loaded {
             Ok(Ok(loaded)) => {
                 let seen: Vec<PathBuf> = loaded.iter().map(|one| one.file.clone()).collect();
@@ -302,11 +299,11 @@ impl Supervisor {
                 self.board.set_error("conf.d", Part::File, None);
             }
             Ok(Err(error)) => {
-                bad.push(("conf.d".to_owned(), self.options.confdir.clone(), vec![error]))
+                bad.push(("conf.d".to_owned(), self.options.confdir.clone(), vec![error]));
             }
             Err(_) => {}
         }
-        let wanted = self.without_rivals();
+        let wanted = self.without_rivals(&mut bad);
         let bad_names: Vec<&str> = bad.iter().map(|(name, ..)| name.as_str()).collect();
         self.board.keep_only(|name| wanted.contains_key(name) || bad_names.contains(&name));
         for name in wanted.keys() {
@@ -318,23 +315,22 @@ impl Supervisor {
         wanted
     }
 
-    /// Two resources must not write one file: the first by name keeps it.
-    fn without_rivals(&self) -> BTreeMap<String, Resource> {
-        let mut owners: BTreeMap<PathBuf, String> = BTreeMap::new();
+    /// Two resources must not write one file: the first by name keeps it, the other is bad.
+    fn without_rivals(&self, bad: &mut Vec<BadFile>) -> BTreeMap<String, Resource> {
+        let mut owners: BTreeMap<&Path, &str> = BTreeMap::new();
         let mut wanted = BTreeMap::new();
         for resource in self.files.values().flatten() {
-            let dest = &resource.dest;
-            match owners.get(dest) {
-                Some(owner) => tracing::error!(
-                    "{}: ignored, for resource `{owner}` writes {} already",
-                    resource.file.display(),
-                    dest.display()
-                ),
-                None => {
-                    owners.insert(dest.clone(), resource.name.clone());
-                    wanted.insert(resource.name.clone(), resource.clone());
-                }
+            if let Some(owner) = owners.get(resource.dest.as_path()) {
+                let file = resource.file.display().to_string();
+                let dest = resource.dest.display();
+                let error =
+                    Diagnostic::new(file, format!("resource `{owner}` writes {dest} already"))
+                        .help("give one of them another dest");
+                bad.push((resource.name.clone(), resource.file.clone(), vec![error]));
+                continue;
             }
+            owners.insert(&resource.dest, &resource.name);
+            wanted.insert(resource.name.clone(), resource.clone());
         }
         wanted
     }
@@ -348,10 +344,11 @@ impl Supervisor {
     ) {
         let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let shown = shown.join("\n");
+        let part = format!("{name}:");
         let in_force: Vec<&str> = wanted
-            .values()
-            .filter(|resource| resource.file == file)
-            .map(|resource| resource.name.as_str())
+            .keys()
+            .map(String::as_str)
+            .filter(|one| *one == name || one.starts_with(&part))
             .collect();
         let names = if in_force.is_empty() { vec![name] } else { in_force };
         for name in names {
@@ -369,15 +366,9 @@ impl Supervisor {
             status.file.clone_from(&resource.file);
             status.dest.clone_from(&resource.dest);
         });
-        let tender = Tender {
-            shop: self.shop.clone(),
-            board: self.board.clone(),
-            resource: resource.clone(),
-            memory: Memory::new(Mark::default(), stopped.clone()),
-            pass_retry: Retry::new(self.options.retry_first),
-            reload_retry: Retry::new(self.options.retry_first),
-            source_is_down: false,
-        };
+        let (shop, board) = (self.shop.clone(), self.board.clone());
+        let retry_first = self.options.retry_first;
+        let tender = Tender::new(shop, board, resource.clone(), retry_first, stopped.clone());
         let task = tokio::spawn(tender.run(stopped, kicked, first));
         Running { resource, stop, kick, task }
     }
@@ -400,215 +391,5 @@ async fn quiet(events: &mut mpsc::Receiver<()>) {
             Ok(Some(())) => {}
             Ok(None) | Err(_) => return,
         }
-    }
-}
-
-/// Held by a task until its first pass is over, or it ends.
-struct FirstPass(Arc<watch::Sender<Option<usize>>>);
-
-impl Drop for FirstPass {
-    fn drop(&mut self) {
-        self.0.send_modify(|pending| *pending = pending.map(|count| count.saturating_sub(1)));
-    }
-}
-
-/// When something that failed is tried again.
-struct Retry {
-    first: Duration,
-    pause: Duration,
-    at: Option<Instant>,
-}
-
-impl Retry {
-    fn new(first: Duration) -> Self {
-        Self { first, pause: first, at: None }
-    }
-
-    fn clear(&mut self) {
-        (self.pause, self.at) = (self.first, None);
-    }
-
-    /// Plans the next try: after the pause, give or take a quarter, so that hosts that failed
-    /// together do not come back together.
-    fn failed(&mut self) {
-        let chance = RandomState::new().hash_one(0) % 512;
-        let jittered =
-            self.pause.saturating_mul(u32::try_from(768 + chance).unwrap_or(1024)) / 1024;
-        self.at = Some(Instant::now() + jittered);
-        self.pause = (self.pause * 2).min(Duration::from_millis(limits::RETRY_BACKOFF_MS_MAX));
-    }
-
-    fn is_due(&self) -> bool {
-        self.at.is_none_or(|at| at <= Instant::now())
-    }
-}
-
-/// The task of one resource.
-struct Tender {
-    shop: Arc<Shop>,
-    board: Arc<Board>,
-    resource: Resource,
-    memory: Memory,
-    pass_retry: Retry,
-    reload_retry: Retry,
-    /// The last wait failed: the next try is a pass, after its pause.
-    source_is_down: bool,
-}
-
-impl Tender {
-    async fn run(
-        mut self,
-        mut stop: watch::Receiver<bool>,
-        mut kick: watch::Receiver<()>,
-        mut first: Option<FirstPass>,
-    ) {
-        self.recall();
-        let mut pass_is_due = true;
-        loop {
-            if pass_is_due {
-                self.pass().await;
-            }
-            self.reload_if_owed().await;
-            drop(first.take());
-            match self.sleep(&mut stop, &mut kick).await {
-                Wake::Stop => return,
-                Wake::Files => pass_is_due = true,
-                Wake::Keys(revision) => {
-                    self.memory.seen = self.memory.seen.max(revision);
-                    pass_is_due = true;
-                }
-                Wake::SourceDown(error) => {
-                    pass_is_due = false;
-                    self.source_is_down = true;
-                    self.pass_retry.failed();
-                    self.tell(Part::Pass, Some(error.to_string()));
-                }
-                Wake::Retry => {
-                    pass_is_due = self.pass_retry.at.is_some() && self.pass_retry.is_due()
-                }
-            }
-            self.source_is_down &= !pass_is_due;
-        }
-    }
-
-    async fn sleep(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        kick: &mut watch::Receiver<()>,
-    ) -> Wake {
-        let next = [self.pass_retry.at, self.owed_retry()].into_iter().flatten().min();
-        let triggers = self.memory.triggers(&self.resource);
-        tokio::select! {
-            biased;
-            () = stopped(stop) => Wake::Stop,
-            Ok(()) = kick.changed() => Wake::Files,
-            changed = self.shop.source.changed(triggers, self.memory.seen), if !self.source_is_down => {
-                changed.map_or_else(Wake::SourceDown, Wake::Keys)
-            }
-            () = sleep_until(next) => Wake::Retry,
-        }
-    }
-
-    /// Reads what an earlier run left.
-    fn recall(&mut self) {
-        match self.shop.ledger.read(&self.resource.dest) {
-            Ok(mark) => self.memory.mark = mark,
-            Err(error) => tracing::warn!("resource {}: {error}", self.resource.name),
-        }
-        self.show_debt();
-    }
-
-    async fn pass(&mut self) {
-        let done = self.shop.pass(&self.resource, &mut self.memory).await;
-        let name = &self.resource.name;
-        self.board.update(name, |status| status.renders += 1);
-        let error = match done {
-            Ok(outcome) => {
-                self.pass_retry.clear();
-                if outcome == Outcome::Replaced {
-                    // New content is worth a try now, whatever the last reload said.
-                    self.reload_retry.clear();
-                    self.board.update(name, |status| status.changes += 1);
-                    let revision = self.memory.mark.revision;
-                    tracing::info!(
-                        "resource {name}: {} is new, from revision {revision}",
-                        self.resource.dest.display()
-                    );
-                }
-                self.board.update(name, |status| status.revision = self.memory.mark.revision);
-                None
-            }
-            Err(PassError::Stopping) => return,
-            Err(error) => {
-                self.pass_retry.failed();
-                Some(told(&error))
-            }
-        };
-        self.tell(Part::Pass, error);
-        self.show_debt();
-    }
-
-    async fn reload_if_owed(&mut self) {
-        if !self.memory.mark.owed || !self.reload_retry.is_due() {
-            return;
-        }
-        let error = match self.shop.reload(&self.resource, &mut self.memory).await {
-            Ok(()) => {
-                self.reload_retry.clear();
-                let ran = u64::from(self.resource.reload.is_some());
-                self.board.update(&self.resource.name, |status| status.reloads += ran);
-                None
-            }
-            Err(PassError::Stopping) => return,
-            Err(error) => {
-                self.reload_retry.failed();
-                Some(told(&error))
-            }
-        };
-        self.tell(Part::Reload, error);
-        self.show_debt();
-    }
-
-    fn tell(&self, part: Part, error: Option<String>) {
-        let name = &self.resource.name;
-        if self.board.set_error(name, part, error.clone()) {
-            match error {
-                Some(error) => tracing::error!("resource {name}: {error}"),
-                None => tracing::info!("resource {name}: in order again"),
-            }
-        }
-    }
-
-    fn show_debt(&self) {
-        let owed = self.memory.mark.owed;
-        self.board.update(&self.resource.name, |status| {
-            let since = status.owed_since.unwrap_or_else(SystemTime::now);
-            status.owed_since = owed.then_some(since);
-        });
-    }
-
-    fn owed_retry(&self) -> Option<Instant> {
-        self.reload_retry.at.filter(|_| self.memory.mark.owed)
-    }
-}
-
-/// Why a task wakes up.
-enum Wake {
-    Stop,
-    Files,
-    Keys(Revision),
-    SourceDown(SourceError),
-    Retry,
-}
-
-/// Returns when stopping was asked for, or whoever could ask is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

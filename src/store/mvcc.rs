@@ -46,14 +46,15 @@ impl<B: Base> View<B> {
     pub fn read(&self) -> Result<Option<Reader<B>>, Fault> {
         let base = self.base.snapshot()?;
         // Asked after the snapshot is taken: a purge that this misses, the snapshot misses too.
-        if self.purged_to.load(Ordering::Acquire) > self.revision.0 {
+        let purged_to = Revision(self.purged_to.load(Ordering::Acquire));
+        if purged_to > self.revision {
             return Ok(None);
         }
         Ok(Some(Reader {
             generations: self.generations.clone(),
             base,
             revision: self.revision,
-            compacted: self.compacted,
+            compacted: self.compacted.max(purged_to),
         }))
     }
 }

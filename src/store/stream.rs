@@ -16,7 +16,7 @@
 
 use crate::base::codec::{Malformed, Reader as Fields, Writer};
 use crate::base::limits::{OVERLAY_BYTES_CHECKPOINT, SNAPSHOT_CHUNK_BYTES};
-use crate::base::{Fault, LogIndex, MemberId};
+use crate::base::{Fault, LogIndex, MemberId, Revision};
 use crate::store::base::Base;
 use crate::store::checkpoint::Checkpoint;
 use crate::store::memtable::Memtable;
@@ -69,11 +69,13 @@ pub fn write<B: Base>(view: &View<B>, meta: &Meta, sink: Sink<'_>) -> Result<(),
 
 /// Whether a compaction has left this record its use.
 fn may_be_asked_for<B: Base>(reader: &Reader<B>, record: &Record) -> Result<bool, Fault> {
-    if record.position.revision > reader.compacted() {
+    let compacted = reader.compacted();
+    if record.position.revision >= compacted {
         return Ok(true);
     }
-    let at = Position::end_of(reader.compacted());
-    let newest = reader.newest_before(record.space, &record.key, at)?;
+    // The rule of `checkpoint`: before the compacted revision, only what still lives there stays.
+    let before = Position::end_of(Revision(compacted.0 - 1));
+    let newest = reader.newest_before(record.space, &record.key, before)?;
     Ok(record.live && newest.is_some_and(|newest| newest.position == record.position))
 }
 
@@ -220,7 +222,7 @@ impl<B: Base> Installer<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{KeyRange, Revision, Space, Term};
+    use crate::base::{KeyRange, Space, Term};
     use crate::store::record::tests::record;
     use crate::store::{MemoryBase, Store};
 
@@ -259,7 +261,7 @@ mod tests {
                 seen.push(format!("{revision} {:?} {:?}", record.key, record.position));
             }
         }
-        let history = reader.history(Position::start_of(Revision(from + 1)), reader.revision());
+        let history = reader.history(Position::start_of(Revision(from)), reader.revision());
         seen.extend(history.unwrap().map(|record| format!("{:?}", record.unwrap().position)));
         seen
     }

@@ -1,9 +1,10 @@
 //! Floor 1: this host.
 //!
-//! Sockets, processes and files: what the daemon and its commands need of the machine they run on,
-//! wrapped so that each failure names cause, place and next step. Each module stands alone.
+//! What the daemon and its commands need of the machine they run on and no other floor should do
+//! by itself: listening, running commands, replacing files, asking another server. Each module
+//! stands alone, and each failure names cause, place and next step.
 //!
-//! Deliberately not here: anything that knows keys, templates or the paths of our API.
+//! Deliberately not here: anything that knows what travels over a socket or stands in a file.
 
 pub mod exec;
 pub mod file;

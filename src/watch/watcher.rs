@@ -198,7 +198,7 @@ mod tests {
                     ..record(key, revision.0, "v")
                 };
                 let record = Arc::new(record);
-                let reader = self.store.read_ahead(revision).unwrap();
+                let reader = self.store.read().unwrap();
                 self.store.insert(&record);
                 changes.push(change_of(&reader, record).unwrap());
             }
@@ -224,7 +224,7 @@ mod tests {
             loop {
                 let mut step = cursor.advance(&self.hub);
                 if let Step::Behind = step {
-                    let reader = self.store.view().read().unwrap().unwrap();
+                    let reader = self.store.read().unwrap();
                     let compacted = || self.store.meta().compacted;
                     step = cursor.catch_up(&reader, compacted).unwrap();
                     if let Step::Idle = step {
@@ -319,9 +319,7 @@ mod tests {
             let mut cursor = Cursor::new(Interest::Range(KeyRange::all()), Revision(2));
             let mut given = Vec::new();
             let first = match cursor.advance(&world.hub) {
-                Step::Behind => {
-                    cursor.catch_up(&world.store.view().read().unwrap().unwrap(), Revision::default)
-                }
+                Step::Behind => cursor.catch_up(&world.store.read().unwrap(), Revision::default),
                 step => Ok(step),
             };
             let Ok(Step::Changes(first)) = first else { panic!("{first:?}") };
@@ -350,7 +348,7 @@ mod tests {
         for _ in 2..=6 {
             world.entry(&[put("/k")]);
         }
-        let reader = world.store.view().read().unwrap().unwrap();
+        let reader = world.store.read().unwrap();
         let mut cursor = Cursor::new(tree("/k", false), Revision(2));
         let step = cursor.catch_up(&reader, || Revision(4)).unwrap();
         assert!(matches!(step, Step::Compacted { oldest: Revision(4) }), "{step:?}");

@@ -171,7 +171,7 @@ fn the_line_guard_has_no_way_around() {
         "{{ getv(key='/none', default=getv(key='/evil')) }}",
         "{% for line in [getv(key='/evil')] %}{{ line }}{% endfor %}",
         "{{ 'y' if false else getv(key='/evil') }}",
-        "{{ getv(key='/evil-key') | from_json }}",
+        "{% for k, v in getv(key='/evil-key') | from_json %}{{ k }}{% endfor %}",
         "{{ getv(key='/evil') | multiline | str | lower | title | trim ~ getv(key='/evil') }}",
         "{% component c(x) %}{{ x }}{% endcomponent c %}{{ <c x={getv(key='/evil')} /> }}",
     ];
