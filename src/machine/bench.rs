@@ -123,7 +123,7 @@ impl Bench {
     pub(super) fn reopen(&mut self) {
         self.machine = Machine::open(self.base.clone()).unwrap().unwrap();
         let done = usize::try_from(self.machine.applied().0 - 1).unwrap();
-        for entry in self.log[done..].to_vec() {
+        for entry in self.log[done..].iter().cloned() {
             match entry {
                 Logged::Data(data) => {
                     self.apply(&data);
