@@ -67,6 +67,10 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// The term.
     pub term: Term,
+    /// The last entry applied here.
+    pub applied: LogIndex,
+    /// The key space's revision here.
+    pub revision: Revision,
 }
 
 /// What the driver shares with the handles.
@@ -107,6 +111,8 @@ impl Status {
             role: Role::Follower,
             leader: None,
             term: Term(0),
+            applied: LogIndex(0),
+            revision: Revision(0),
         }
     }
 }
@@ -193,10 +199,11 @@ impl Handle {
         Watcher::open(Arc::clone(&self.shared), interest, from)
     }
 
-    /// Who leads, as this member knows it.
+    /// Who leads, and how far this member is.
     #[must_use]
-    pub fn status(&self) -> Arc<Status> {
-        self.shared.status.load_full()
+    pub fn status(&self) -> Status {
+        let (known, view) = (self.shared.status.load(), self.shared.view.load());
+        Status { applied: view.applied, revision: view.revision, ..Status::clone(&known) }
     }
 
     /// Cluster time and wall time now, to say how long a key has to live.

@@ -30,6 +30,8 @@ pub use bootstrap::NodeError;
 pub use handle::{Handle, ReadMode, ReadState, Status, Unserved};
 pub use watches::{WatchLost, Watcher};
 
+pub use crate::replica::Role;
+
 use crate::base::Fault;
 use handle::Shared;
 use std::path::PathBuf;

@@ -299,6 +299,18 @@ pub enum Role {
     Leader,
 }
 
+impl Role {
+    /// The word for people and monitors.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        }
+    }
+}
+
 /// Who leads, as this member knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleChange {

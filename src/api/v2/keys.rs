@@ -125,10 +125,10 @@ impl Keys {
     async fn get(&self, path: &KeyPath, asked: &Parameters) -> Result<Response, Refused> {
         let local = asked.quorum == Some(false);
         let mode = if local { ReadMode::Local } else { ReadMode::Linearizable };
-        let state = self.node.read(mode).await?;
+        let mut state = self.node.read(mode).await?;
+        let reader = state.reader()?;
         let at = Stand { revision: state.revision, index: state.applied, term: state.applied_term };
-        let listing = Listing { recursive: asked.recursive };
-        let found = read::get(&state.reader()?, path, listing)?;
+        let found = read::get(&reader, path, Listing { recursive: asked.recursive })?;
         let node = found.map_err(|rejected| Refused::Rejected(rejected, at.revision))?;
         let body = answer::event_body("get", &node, None, self.node.now().0);
         Ok(answer::success(&self.cluster, StatusCode::OK, at, Body::whole(body)))
