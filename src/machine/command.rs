@@ -106,6 +106,23 @@ const EXPIRE: u8 = 9;
 const COMPACT: u8 = 10;
 
 impl Command {
+    /// Bytes the command weighs in a queue, roughly.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        OVERHEAD
+            + match self {
+                Self::Set(put)
+                | Self::Create(put)
+                | Self::CreateInOrder(put)
+                | Self::Update(put)
+                | Self::CompareAndSwap(put, _) => put.cost_bytes(),
+                Self::Delete { path, .. } | Self::CompareAndDelete { path, .. } => path.key().len(),
+                Self::Expire(dues) => dues.iter().map(|due| OVERHEAD + due.key.len()).sum(),
+                Self::Clock | Self::Compact { .. } => 0,
+            }
+    }
+
     /// Appends the command.
     pub fn encode(&self, writer: &mut Writer) {
         match self {
@@ -171,6 +188,14 @@ impl Command {
 }
 
 impl Put {
+    fn cost_bytes(&self) -> usize {
+        let value_bytes = match &self.content {
+            Content::File(value) => value.len(),
+            Content::Directory => 0,
+        };
+        self.path.key().len() + value_bytes
+    }
+
     fn encode(&self, writer: &mut Writer) {
         writer.bytes(self.path.key());
         match &self.content {

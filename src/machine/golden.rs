@@ -226,7 +226,7 @@ fn one(node: &Node) -> String {
 }
 
 fn get(bench: &Bench, words: &[&str]) -> String {
-    let reader = bench.machine.view().read().unwrap();
+    let reader = bench.machine.view().read().unwrap().unwrap();
     let at = words.iter().find_map(|word| word.strip_prefix("at="));
     let revision = at.map_or(reader.revision(), |at| Revision(at.parse().unwrap()));
     let listing = Listing { recursive: words.contains(&"recursive") };

@@ -160,7 +160,7 @@ impl Tree {
         Ok((Event { action, node: node(at, dir, &item), previous }, hushed))
     }
 
-    fn rewrite(&mut self, put: &Put, old: Item, action: Action, now: Now) -> Told {
+    fn rewrite(&mut self, put: &Put, old: &Item, action: Action, now: Now) -> Told {
         let at = put.path.to_string();
         let given = match &put.content {
             Content::File(value) => String::from_utf8(value.to_vec()).unwrap(),
@@ -170,7 +170,7 @@ impl Tree {
         let (created, modified) = (old.created, now.revision);
         let item = Item { value, created, modified, deadline: deadline(put, now), life: 0 };
         self.put(false, &at, item.clone());
-        let previous = Some(node(&at, false, &old));
+        let previous = Some(node(&at, false, old));
         (Event { action, node: node(&at, false, &item), previous }, put.refresh)
     }
 
@@ -178,7 +178,7 @@ impl Tree {
         let at = put.path.to_string();
         if !self.is_dir(&at) {
             let old = self.file(&at)?;
-            return Ok(self.rewrite(put, old, Action::Update, now));
+            return Ok(self.rewrite(put, &old, Action::Update, now));
         }
         if matches!(&put.content, Content::File(value) if !value.is_empty()) {
             return Err((102, at));
@@ -252,7 +252,7 @@ impl Tree {
                 let at = refuse_root(put)?;
                 let old = self.file(&at)?;
                 compare(condition, &old)?;
-                Ok(self.rewrite(put, old, Action::CompareAndSwap, now))
+                Ok(self.rewrite(put, &old, Action::CompareAndSwap, now))
             }
             Command::Delete { path, .. } if path.is_root() => Err((107, "/".into())),
             Command::Delete { path, dir, recursive } => {
@@ -591,7 +591,7 @@ impl Pair {
         let heard: Vec<Event> = changes.iter().filter_map(event_of).collect();
         let expected = told.iter().filter(|(_, hushed)| !hushed).map(|(event, _)| event.clone());
         assert_eq!(heard, expected.collect::<Vec<_>>());
-        let reader = self.bench.machine.view().read().unwrap();
+        let reader = self.bench.machine.view().read().unwrap().unwrap();
         for change in changes {
             let read = change_of(&reader, Arc::clone(&change.record)).unwrap();
             assert_eq!(read.previous, change.previous, "of {:?}", change.record);
@@ -599,7 +599,7 @@ impl Pair {
     }
 
     fn check_reads(&self) {
-        let reader = self.bench.machine.view().read().unwrap();
+        let reader = self.bench.machine.view().read().unwrap().unwrap();
         for (revision, tree) in &self.past {
             for at in ["/", "/a", "/a/b", "/b/_h", "/a/a/a", "/a-b"] {
                 for recursive in [false, true] {
@@ -679,7 +679,7 @@ proptest! {
         }
         prop_assert_eq!(&members[0].machine.state, &members[1].machine.state);
         prop_assert_eq!(&members[0].machine.deadlines, &members[1].machine.deadlines);
-        let records = members.each_ref().map(|m| live_records(&m.machine.view().read().unwrap()));
+        let records = members.each_ref().map(|m| live_records(&m.machine.view().read().unwrap().unwrap()));
         prop_assert_eq!(&records[0], &records[1]);
     }
 }
@@ -699,7 +699,7 @@ fn a_delete_in_many_turns_is_the_delete_in_one() {
         let delete = Command::Delete { path: path("/tree"), dir: false, recursive: true };
         let (answer, changes) = bench.propose(vec![delete]);
         assert_eq!(bench.turns > 1, keys_per_turn == 7);
-        assert!(live_records(&bench.machine.view().read().unwrap()).is_empty());
+        assert!(live_records(&bench.machine.view().read().unwrap().unwrap()).is_empty());
         let records = changes.into_iter().map(|change| (change.record, change.previous));
         (answer, records.collect::<Vec<_>>(), bench.machine.sums())
     });

@@ -17,6 +17,7 @@ use crate::store::meta::Meta;
 use crate::store::reader::Reader;
 use crate::store::record::Record;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Key of the one row in `Table::Meta`.
 pub(super) const META_KEY: &[u8] = b"meta";
@@ -31,28 +32,44 @@ pub struct View<B: Base> {
     pub revision: Revision,
     /// The oldest revision that can be read.
     pub compacted: Revision,
+    /// What the machine says of this state: see `Meta`.
+    pub note: u64,
     generations: Vec<Arc<Memtable>>,
     base: B,
+    purged_to: Arc<AtomicU64>,
 }
 
 impl<B: Base> View<B> {
-    /// Opens the state for reading. The View must already be taken: see `Reader`.
+    /// Opens the state for reading; `None` when the View is so old that a later compaction has
+    /// thinned out its state: take the newest View instead.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn read(&self) -> Result<Reader<B>, Fault> {
-        Ok(Reader {
+    pub fn read(&self) -> Result<Option<Reader<B>>, Fault> {
+        let base = self.base.snapshot()?;
+        // Asked after the snapshot is taken: a purge that this misses, the snapshot misses too.
+        let purged_to = Revision(self.purged_to.load(Ordering::Acquire));
+        if purged_to > self.revision {
+            return Ok(None);
+        }
+        Ok(Some(Reader {
             generations: self.generations.clone(),
-            base: self.base.snapshot()?,
+            base,
             revision: self.revision,
-            compacted: self.compacted,
-        })
+            compacted: self.compacted.max(purged_to),
+            note: self.note,
+        }))
     }
 }
 
 impl<B: Base> Clone for View<B> {
     fn clone(&self) -> Self {
-        Self { generations: self.generations.clone(), base: self.base.clone(), ..*self }
+        Self {
+            generations: self.generations.clone(),
+            base: self.base.clone(),
+            purged_to: Arc::clone(&self.purged_to),
+            ..*self
+        }
     }
 }
 
@@ -63,6 +80,8 @@ pub struct Store<B: Base> {
     meta: Meta,
     active: Arc<Memtable>,
     frozen: Option<Arc<Memtable>>,
+    /// The compacted revision of the newest checkpoint that purges, from before it commits.
+    purged_to: Arc<AtomicU64>,
 }
 
 impl<B: Base> Store<B> {
@@ -77,7 +96,7 @@ impl<B: Base> Store<B> {
             }
             tables.put(Table::Meta, META_KEY, &meta.encode())
         })?;
-        Ok(Self { base, meta, active: Arc::default(), frozen: None })
+        Ok(Self::with(base, meta))
     }
 
     /// Opens the store a checkpoint left behind; `None` for an empty base.
@@ -94,7 +113,12 @@ impl<B: Base> Store<B> {
             damaged => Fault::damaged("the meta row", damaged),
         })?;
         drop(snapshot);
-        Ok(Some(Self { base, meta, active: Arc::default(), frozen: None }))
+        Ok(Some(Self::with(base, meta)))
+    }
+
+    fn with(base: B, meta: Meta) -> Self {
+        let purged_to = Arc::new(AtomicU64::new(meta.compacted.0));
+        Self { base, meta, active: Arc::default(), frozen: None, purged_to }
     }
 
     /// What the store says about itself, as of the last `publish`.
@@ -131,23 +155,45 @@ impl<B: Base> Store<B> {
             applied_term: self.meta.applied_term,
             revision: self.meta.revision,
             compacted: self.meta.compacted,
+            note: self.meta.note,
             generations: self.generations(),
             base: self.base.clone(),
+            purged_to: Arc::clone(&self.purged_to),
         }
     }
 
-    /// A reader that also sees what was inserted and not yet published: for the machine, in the
-    /// middle of an entry at `revision`.
+    /// Opens the published state for the core itself, which no compaction outruns.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn read_ahead(&self, revision: Revision) -> Result<Reader<B>, Fault> {
+    pub fn read(&self) -> Result<Reader<B>, Fault> {
         Ok(Reader {
             generations: self.generations(),
             base: self.base.snapshot()?,
-            revision,
+            revision: self.meta.revision,
             compacted: self.meta.compacted,
+            note: self.meta.note,
         })
+    }
+
+    /// The published state again, for a reader that was opened by `read` and may be behind by now:
+    /// opening a database snapshot for every entry would cost more than applying it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn read_on(&self, reader: Option<Reader<B>>) -> Result<Reader<B>, Fault> {
+        let same = |reader: &Reader<B>| {
+            reader.generations.first().is_some_and(|active| Arc::ptr_eq(active, &self.active))
+        };
+        match reader.filter(same) {
+            Some(reader) => Ok(Reader {
+                revision: self.meta.revision,
+                compacted: self.meta.compacted,
+                note: self.meta.note,
+                ..reader
+            }),
+            None => self.read(),
+        }
     }
 
     fn generations(&self) -> Vec<Arc<Memtable>> {
@@ -181,7 +227,8 @@ impl<B: Base> Store<B> {
         let frozen = std::mem::take(&mut self.active);
         self.frozen = Some(Arc::clone(&frozen));
         let meta = Meta { machine, ..self.meta.clone() };
-        Some(Checkpoint::new(self.base.clone(), frozen, meta))
+        let purged_to = Arc::clone(&self.purged_to);
+        Some(Checkpoint::new(self.base.clone(), frozen, meta, purged_to))
     }
 
     /// Forgets the frozen generation, whose checkpoint is durable now.

@@ -16,7 +16,7 @@
 
 use crate::base::codec::{Malformed, Reader as Fields, Writer};
 use crate::base::limits::{OVERLAY_BYTES_CHECKPOINT, SNAPSHOT_CHUNK_BYTES};
-use crate::base::{Fault, LogIndex, MemberId};
+use crate::base::{Fault, LogIndex, MemberId, Revision};
 use crate::store::base::Base;
 use crate::store::checkpoint::Checkpoint;
 use crate::store::memtable::Memtable;
@@ -42,7 +42,9 @@ pub type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<(), Fault>;
 /// Those of the sink, and when stored bytes are damaged.
 pub fn write<B: Base>(view: &View<B>, meta: &Meta, sink: Sink<'_>) -> Result<(), Fault> {
     assert_eq!(view.applied, meta.applied, "the meta row belongs to another state");
-    let reader = view.read()?;
+    let Some(reader) = view.read()? else {
+        return Err(Fault::Invariant("a snapshot of a state that is compacted away".into()));
+    };
     let mut chunks = Chunks { sink, number: 0, sum: 0 };
     let mut head = Writer::new();
     head.uint(STREAM_FORMAT).bytes(&meta.encode());
@@ -67,11 +69,13 @@ pub fn write<B: Base>(view: &View<B>, meta: &Meta, sink: Sink<'_>) -> Result<(),
 
 /// Whether a compaction has left this record its use.
 fn may_be_asked_for<B: Base>(reader: &Reader<B>, record: &Record) -> Result<bool, Fault> {
-    if record.position.revision > reader.compacted() {
+    let compacted = reader.compacted();
+    if record.position.revision >= compacted {
         return Ok(true);
     }
-    let at = Position::end_of(reader.compacted());
-    let newest = reader.newest_before(record.space, &record.key, at)?;
+    // The rule of `checkpoint`: before the compacted revision, only what still lives there stays.
+    let before = Position::end_of(Revision(compacted.0 - 1));
+    let newest = reader.newest_before(record.space, &record.key, before)?;
     Ok(record.live && newest.is_some_and(|newest| newest.position == record.position))
 }
 
@@ -197,7 +201,8 @@ impl<B: Base> Installer<B> {
     fn write_out(&mut self, applied: LogIndex) -> Result<(), Fault> {
         let meta = self.meta.clone().unwrap_or_default();
         let loaded = std::mem::take(&mut self.loading);
-        Checkpoint::new(self.base.clone(), loaded, Meta { applied, ..meta }).run()?;
+        let meta = Meta { applied, ..meta };
+        Checkpoint::new(self.base.clone(), loaded, meta, Arc::default()).run()?;
         Ok(())
     }
 
@@ -217,7 +222,7 @@ impl<B: Base> Installer<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{KeyRange, Revision, Space, Term};
+    use crate::base::{KeyRange, Space, Term};
     use crate::store::record::tests::record;
     use crate::store::{MemoryBase, Store};
 
@@ -248,7 +253,7 @@ mod tests {
     }
 
     fn reads(store: &Store<MemoryBase>, from: u64) -> Vec<String> {
-        let reader = store.view().read().unwrap();
+        let reader = store.view().read().unwrap().unwrap();
         let (mut seen, all) = (Vec::new(), KeyRange::all());
         for revision in from..=reader.revision().0 {
             for record in reader.range(Space::Keys, &all, Revision(revision)).unwrap() {
@@ -256,7 +261,7 @@ mod tests {
                 seen.push(format!("{revision} {:?} {:?}", record.key, record.position));
             }
         }
-        let history = reader.history(Position::start_of(Revision(from + 1)), reader.revision());
+        let history = reader.history(Position::start_of(Revision(from)), reader.revision());
         seen.extend(history.unwrap().map(|record| format!("{:?}", record.unwrap().position)));
         seen
     }

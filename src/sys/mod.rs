@@ -1,1 +1,12 @@
-//! Floor: sys. (scaffold)
+//! Floor 1: this host.
+//!
+//! What the daemon and its commands need of the machine they run on and no other floor should do
+//! by itself: listening, running commands, replacing files, asking another server. Each module
+//! stands alone, and each failure names cause, place and next step.
+//!
+//! Deliberately not here: anything that knows what travels over a socket or stands in a file.
+
+pub mod exec;
+pub mod file;
+pub mod http;
+pub mod listen;
