@@ -19,7 +19,7 @@ use althing::replica::{
 };
 use althing::store::checkpoint::Written;
 use althing::store::wal::{LogBatch, Survival};
-use althing::store::{MemoryBase, Position, View};
+use althing::store::{MemoryBase, Position, Reader, View};
 use raft::eraftpb::Message;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -321,7 +321,7 @@ impl World {
                 let run = self.run_of(host);
                 assert!(run.view.applied >= applied);
                 let clients: Vec<_> = ids.iter().filter_map(|id| run.reads.remove(id)).collect();
-                clients.into_iter().for_each(|client| self.look(host, client));
+                clients.into_iter().try_for_each(|client| self.look(host, client))?;
             }
             Output::ReadFailed(ids) => {
                 let run = self.run_of(host);
@@ -443,7 +443,7 @@ impl World {
         self.hosts[host].base = base;
         self.hosts[host].base_made_at = view.applied;
         self.check_state(host)?;
-        let reader = view.read().map_err(said(member))?;
+        let reader = open(&view, member)?;
         let run = self.run_of(host);
         run.view = view;
         // A cursor goes on in the new history; one too far behind is told where that begins.
@@ -542,8 +542,7 @@ impl World {
         let input = match ask {
             Ask::Propose(commands) => Input::Propose(vec![run.request(member, client, commands)]),
             Ask::Read if bug == Some(Bug::StaleRead) => {
-                self.look(host, client);
-                return Ok(());
+                return self.look(host, client);
             }
             Ask::Read => Input::Read(vec![run.read_id(client)]),
         };
@@ -562,12 +561,18 @@ impl World {
     }
 
     /// A read looks at the member's newest View.
-    fn look(&mut self, host: usize, client: usize) {
-        let Some(at) = self.clients[client].reading() else { return };
-        let reader = self.run_of(host).view.read().unwrap();
-        let found = machine::get(&reader, &clients::register(at), Listing::default()).unwrap();
-        let seen = found.ok().and_then(|node| node.value).map(|value| clients::number(&value));
+    fn look(&mut self, host: usize, client: usize) -> Result<(), Breach> {
+        let Some(at) = self.clients[client].reading() else { return Ok(()) };
+        let member = self.hosts[host].id;
+        let reader = open(&self.run_of(host).view, member)?;
+        let found = machine::get(&reader, &clients::register(at), Listing::default());
+        let seen = found
+            .map_err(said(member))?
+            .ok()
+            .and_then(|node| node.value)
+            .map(|value| clients::number(&value));
         self.clients[client].read(seen, self.report.events * 2 + 1);
+        Ok(())
     }
 
     // --- what members claim --------------------------------------------------------------------
@@ -762,7 +767,7 @@ impl World {
             if *first.get_or_insert(state) != state {
                 return Err(format!("in peace, {} is in {state:?}, not in {first:?}", host.id));
             }
-            let reader = run.view.read().map_err(said(host.id))?;
+            let reader = open(&run.view, host.id)?;
             let from = Position::start_of(reader.compacted().next());
             let mut seen = Vec::new();
             for record in reader.history(from, reader.revision()).map_err(said(host.id))? {
@@ -777,4 +782,10 @@ impl World {
 
 fn said(member: MemberId) -> impl Fn(Fault) -> Breach {
     move |fault| format!("member {member} stopped: {fault}")
+}
+
+/// The newest View can always be read.
+fn open(view: &View<MemoryBase>, member: MemberId) -> Result<Reader<MemoryBase>, Breach> {
+    let reader = view.read().map_err(said(member))?;
+    reader.ok_or_else(|| format!("member {member}'s newest View is compacted away"))
 }
