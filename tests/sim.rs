@@ -81,7 +81,6 @@ fn a_seed_has_one_trace() {
 
 /// The lie must be noticed within so many seeds.
 fn is_noticed(bug: Bug, seeds: u64) {
-    std::panic::set_hook(Box::new(|_| {}));
     for seed in 0..seeds {
         if let Err(breach) = world::run(Scenario { bug: Some(bug), ..scenario(seed) }) {
             println!("{bug:?}: {breach}");

@@ -11,9 +11,10 @@ use althing::replica::{Config, Input, JobId, Now, Output, ReadId, Replica, Reque
 use althing::store::checkpoint::{Checkpoint, Written};
 use althing::store::wal::{Identity, MemoryMedium, Recovered, Wal, WalOptions};
 use althing::store::{Membership, MemoryBase, Store, View, stream};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xa17);
 
@@ -128,6 +129,24 @@ impl Host {
     }
 }
 
+thread_local! {
+    /// Whether this thread is inside a member: its panic is a finding, not a message.
+    static FED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps members' panics, which `Run::handle` reports, off the standard error.
+fn listen_to_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !FED.get() {
+                print(panic);
+            }
+        }));
+    });
+}
+
 impl Run {
     /// Feeds the member. `Err` holds its last words when it panicked.
     pub(crate) fn handle(
@@ -136,7 +155,10 @@ impl Run {
         input: Input<MemoryBase>,
     ) -> Result<Vec<Output<MemoryBase>>, String> {
         let mut out = Vec::new();
+        listen_to_panics();
+        FED.set(true);
         let fed = catch_unwind(AssertUnwindSafe(|| self.replica.handle(now, input, &mut out)));
+        FED.set(false);
         match fed {
             Ok(()) => Ok(out),
             Err(panic) => {
