@@ -20,7 +20,7 @@ use althing::replica::{
 use althing::store::checkpoint::Written;
 use althing::store::wal::{LogBatch, Survival};
 use althing::store::{MemoryBase, Position, Reader, View};
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -41,7 +41,7 @@ pub(crate) enum Bug {
     EarlyExpiry,
     /// Reads are served without asking the leader.
     StaleRead,
-    /// Term and vote are not written.
+    /// Votes are not written.
     ForgottenVote,
     /// The overlay is dropped before its checkpoint is in the base.
     EarlyThaw,
@@ -53,7 +53,10 @@ pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) voters: u64,
     pub(crate) seconds: u64,
+    /// Whether a member joins and becomes a voter.
     pub(crate) learner: bool,
+    /// Leaders come and go all the time.
+    pub(crate) restless: bool,
     pub(crate) bug: Option<Bug>,
 }
 
@@ -80,10 +83,18 @@ enum Event {
     CheckpointRuns(usize, u64),
     CheckpointDone(usize, u64),
     StreamBuilt(usize, u64, SnapshotId),
-    StreamSent { from: usize, run: u64, to: usize, message: Box<Message>, chunks: Stream },
+    StreamSent {
+        from: usize,
+        run: u64,
+        to: usize,
+        message: Box<Message>,
+        chunks: Stream,
+    },
     Client(usize),
     Start(usize),
     Trouble,
+    /// The power fails for a moment, right after a vote.
+    Falter(usize, u64),
     Compact,
     Join(MemberChange),
     Peace,
@@ -229,6 +240,10 @@ impl World {
             Event::StreamSent { from, run, to, message, chunks } => {
                 self.stream_sent((from, run), to, message, &chunks)
             }
+            Event::Falter(host, run) if self.is_run(host, run) => {
+                self.cut_power(host, 4);
+                Ok(())
+            }
             Event::Client(client) => self.client_turn(client),
             Event::Start(host) => self.start(host),
             Event::Trouble => self.trouble(),
@@ -238,6 +253,7 @@ impl World {
             // Of a run that is over.
             Event::Tick(..)
             | Event::Continue(..)
+            | Event::Falter(..)
             | Event::Flushed(..)
             | Event::CheckpointRuns(..)
             | Event::CheckpointDone(..)
@@ -374,7 +390,7 @@ impl World {
     ) -> Result<(), Breach> {
         let bug = self.scenario.bug;
         if bug == Some(Bug::ForgottenVote) {
-            batch.hard_state = None;
+            batch.hard_state.iter_mut().for_each(|state| state.vote = 0);
         }
         let (run, now_us) = (self.hosts[host].runs, self.now_us);
         let slow = self.hosts[host].slow_disk_until_us > now_us;
@@ -406,7 +422,7 @@ impl World {
             Err(_) => {
                 // As the real driver: the process ends; what the disk still holds decides.
                 self.report.disk_failures += 1;
-                self.stop(host);
+                self.stop(host, 3_000);
                 Ok(())
             }
         }
@@ -473,6 +489,13 @@ impl World {
         }
         if !self.at_peace && self.chance.permille(20) {
             return;
+        }
+        if is_granted_vote(message)
+            && !self.at_peace
+            && self.chance.permille(if self.scenario.restless { 700 } else { 300 })
+        {
+            let (run, delay_us) = (self.hosts[from].runs, self.chance.below(MS));
+            self.after(delay_us, Event::Falter(from, run));
         }
         let copies = if self.chance.permille(15) { 2 } else { 1 };
         for _ in 0..copies {
@@ -620,12 +643,16 @@ impl World {
         if self.at_peace {
             return Ok(());
         }
-        let delay_us = self.chance.between(300, 3_000) * MS;
+        let restless = self.scenario.restless;
+        let delay_ms = if restless { (150, 600) } else { (300, 3_000) };
+        let delay_us = self.chance.between(delay_ms.0, delay_ms.1) * MS;
         self.after(delay_us, Event::Trouble);
         let host = self.chance.index(self.hosts.len());
-        match self.chance.below(10) {
-            0..=2 => self.cut_power(host),
-            3 => self.stop(host),
+        // Of a restless world's troubles most are changes of leaders.
+        let kind = if restless { 7 + self.chance.below(5) } else { self.chance.below(10) };
+        match kind {
+            0..=2 => self.cut_power(host, 3_000),
+            3 => self.stop(host, 3_000),
             4 | 5 => {
                 for host in &mut self.hosts {
                     host.side = self.chance.below(2);
@@ -640,19 +667,23 @@ impl World {
                 let slow_us = self.chance.between(500, 5_000) * MS;
                 self.hosts[host].slow_disk_until_us = self.now_us + slow_us;
             }
-            _ => {
+            9 => {
                 let to = MemberId(1 + self.chance.below(self.scenario.voters));
                 return self.feed(host, Input::TransferLeadership(to));
+            }
+            _ => {
+                let leader = self.leader().unwrap_or(host);
+                self.stop(leader, 3_000);
             }
         }
         Ok(())
     }
 
-    fn cut_power(&mut self, host: usize) {
+    fn cut_power(&mut self, host: usize, down_ms_max: u64) {
         if self.hosts[host].run.is_none() {
             return;
         }
-        self.stop(host);
+        self.stop(host, down_ms_max);
         let all = [
             Survival::Nothing,
             Survival::Everything,
@@ -666,7 +697,7 @@ impl World {
     }
 
     /// The process ends without a word; its clients know nothing.
-    fn stop(&mut self, host: usize) {
+    fn stop(&mut self, host: usize, down_ms_max: u64) {
         let Some(run) = self.hosts[host].run.take() else { return };
         self.report.crashes += 1;
         self.hosts[host].paused_until_us = 0;
@@ -675,16 +706,20 @@ impl World {
                 client.unknown();
             }
         }
-        let delay_us = self.chance.between(10, 3_000) * MS;
+        let delay_us = self.chance.below(down_ms_max * MS);
         self.after(delay_us, Event::Start(host));
+    }
+
+    /// A member that thinks it leads.
+    fn leader(&self) -> Option<usize> {
+        self.hosts.iter().position(|host| {
+            host.run.as_ref().is_some_and(|run| run.replica.status().role.role == Role::Leader)
+        })
     }
 
     fn compact(&mut self) -> Result<(), Breach> {
         self.after(2 * SECOND, Event::Compact);
-        let leader = self.hosts.iter().position(|host| {
-            host.run.as_ref().is_some_and(|run| run.replica.status().role.role == Role::Leader)
-        });
-        let Some(host) = leader else { return Ok(()) };
+        let Some(host) = self.leader() else { return Ok(()) };
         let member = self.hosts[host].id;
         let run = self.run_of(host);
         let upto = Revision(run.view.revision.0.saturating_sub(150));
@@ -700,15 +735,11 @@ impl World {
         let (MemberChange::AddLearner(newcomer) | MemberChange::Promote(newcomer)) = change else {
             return Ok(());
         };
-        let found = self.hosts.iter().enumerate().find_map(|(at, host)| {
-            let run = host.run.as_ref()?;
-            let leads = run.replica.status().role.role == Role::Leader;
-            leads.then(|| (at, run.replica.membership().clone()))
-        });
-        let Some((host, membership)) = found else {
+        let Some(host) = self.leader() else {
             self.after(SECOND, Event::Join(change));
             return Ok(());
         };
+        let membership = self.run_of(host).replica.membership().clone();
         if membership.voters.contains(&newcomer) {
             return Ok(());
         }
@@ -798,4 +829,10 @@ fn said(member: MemberId) -> impl Fn(Fault) -> Breach {
 fn open(view: &View<MemoryBase>, member: MemberId) -> Result<Reader<MemoryBase>, Breach> {
     let reader = view.read().map_err(said(member))?;
     reader.ok_or_else(|| format!("member {member}'s newest View is compacted away"))
+}
+
+/// Whether a member gives its vote away.
+fn is_granted_vote(message: &PeerMessage) -> bool {
+    let PeerMessage::Raft(message) = message else { return false };
+    message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject
 }
