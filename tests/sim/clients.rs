@@ -22,7 +22,7 @@ pub(crate) enum Ask {
 
 /// A write that was answered.
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
+pub(crate) struct Told {
     pub(crate) revision: Revision,
     pub(crate) index: LogIndex,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Client {
     pub(crate) talks_to: Option<(usize, u64)>,
     /// Histories, register by register.
     pub(crate) histories: Vec<Vec<Operation>>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<Told>,
     /// Called, returned, revision.
     pub(crate) in_order: Vec<(u64, u64, u64)>,
     last_seen: Vec<u64>,
@@ -142,7 +142,7 @@ impl Client {
         let done = match &answer.verdict {
             Ok(outcomes) => {
                 assert!(matches!(outcomes.first(), Some(Outcome::Changed(_))));
-                self.records.push(Record { revision: answer.revision, index: answer.index });
+                self.records.push(Told { revision: answer.revision, index: answer.index });
                 true
             }
             Err(Rejected::OutcomeUnknown) => unreachable!("the replica reports it as unknown"),

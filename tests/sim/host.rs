@@ -5,12 +5,15 @@
 //! memory. What takes time is handed to the world as an event.
 
 use crate::truth::Watcher;
-use althing::base::{BootId, ClusterId, Fault, LogIndex, MemberId, Sequence, Term, WallTime};
+use althing::base::{
+    BootId, ClusterId, Fault, KeyRange, LogIndex, MemberId, Revision, Sequence, Term, WallTime,
+};
 use althing::machine::{Command, Genesis, Machine, Proposal};
 use althing::replica::{Config, Input, JobId, Now, Output, ReadId, Replica, Request, SnapshotId};
 use althing::store::checkpoint::{Checkpoint, Written};
 use althing::store::wal::{Identity, MemoryMedium, Recovered, Wal, WalOptions};
 use althing::store::{Membership, MemoryBase, Store, View, stream};
+use althing::watch::{Cursor, Hub, Interest};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +39,9 @@ pub(crate) struct Host {
     /// Hosts of one side hear each other.
     pub(crate) side: u64,
     pub(crate) slow_disk_until_us: u64,
+    /// A watcher of every key, which stays through stops and starts of the member.
+    pub(crate) cursor: Cursor,
+    pub(crate) watcher: Watcher,
     pub(crate) runs: u64,
     pub(crate) run: Option<Run>,
 }
@@ -45,7 +51,7 @@ pub(crate) struct Run {
     pub(crate) replica: Replica<MemoryBase>,
     pub(crate) wal: Wal<MemoryMedium>,
     pub(crate) view: View<MemoryBase>,
-    pub(crate) watcher: Watcher,
+    pub(crate) hub: Hub<()>,
     pub(crate) flushing: Option<JobId>,
     pub(crate) checkpoint: Option<Checkpoint<MemoryBase>>,
     pub(crate) written: Option<Written>,
@@ -77,6 +83,8 @@ impl Host {
             paused_until_us: 0,
             side: 0,
             slow_disk_until_us: 0,
+            cursor: Cursor::new(every_key(), Revision(2)),
+            watcher: Watcher::begin(Revision(1)),
             runs: 0,
             run: None,
         }
@@ -101,7 +109,7 @@ impl Host {
         self.run = Some(Run {
             replica,
             wal,
-            watcher: Watcher::begin(view.revision),
+            hub: Hub::new(view.revision),
             view,
             flushing: None,
             checkpoint: None,
@@ -190,6 +198,11 @@ impl Run {
         self.reads.insert(ReadId(self.read), client);
         ReadId(self.read)
     }
+}
+
+/// What the watchers watch.
+pub(crate) fn every_key() -> Interest {
+    Interest::Range(KeyRange::all())
 }
 
 /// The stream of a base, as `Output::BuildSnapshot` asks.

@@ -4,11 +4,12 @@
 //! say the same, at any time, also after crashes. A breach is a sentence; the world stops at the
 //! first one.
 
-use crate::clients::{Client, Record as Told};
-use althing::base::{LogIndex, MemberId, Revision, Term};
+use crate::clients::{Client, Told};
+use althing::base::{LogIndex, MemberId, Revision, Space, Term};
 use althing::machine::{Action, Change, Sums};
-use althing::store::Position;
+use althing::store::{Position, Record};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A breach of a promise.
 pub(crate) type Breach = String;
@@ -19,7 +20,8 @@ pub(crate) const DRIFT_PPM_MAX: u64 = 50_000;
 /// What has been published so far, by whomever.
 #[derive(Default)]
 pub(crate) struct Truth {
-    records: BTreeMap<Position, u64>,
+    /// Digest of each record, and whether it is a key's.
+    records: BTreeMap<Position, (u64, bool)>,
     states: BTreeMap<LogIndex, (Revision, Sums)>,
     leaders: BTreeMap<Term, MemberId>,
     /// Keys with a time to live: when the request was made, and for how long.
@@ -61,20 +63,20 @@ impl Truth {
     pub(crate) fn a_revision_has_one_content(
         &mut self,
         member: MemberId,
-        position: Position,
-        digest: u64,
+        record: &Record,
     ) -> Result<(), Breach> {
-        if *self.records.entry(position).or_insert(digest) == digest {
+        let said = (record.digest(), record.space == Space::Keys);
+        if *self.records.entry(record.position).or_insert(said) == said {
             Ok(())
         } else {
-            Err(format!("member {member} has another record at {position:?}"))
+            Err(format!("member {member} has another record at {:?}", record.position))
         }
     }
 
-    /// Whether another record of the same revision follows this position.
-    pub(crate) fn follows_within(&self, position: Position) -> bool {
-        let next = position.sub.checked_add(1).map(|sub| Position { sub, ..position });
-        next.is_some_and(|next| self.records.contains_key(&next))
+    /// The first key's record behind a position.
+    fn next_key(&self, after: Position) -> Option<Position> {
+        let behind = self.records.range((Bound::Excluded(after), Bound::Unbounded));
+        behind.filter(|(_, (_, is_key))| *is_key).map(|(position, _)| *position).next()
     }
 
     /// A member's history holds every record from a position on, and no other.
@@ -84,7 +86,7 @@ impl Truth {
         from: Position,
         seen: &[(Position, u64)],
     ) -> Result<(), Breach> {
-        let truth = self.records.range(from..).map(|(position, digest)| (*position, *digest));
+        let truth = self.records.range(from..).map(|(position, (digest, _))| (*position, *digest));
         if truth.eq(seen.iter().copied()) {
             Ok(())
         } else {
@@ -166,22 +168,18 @@ impl Watcher {
     }
 
     /// No gap, nothing twice, nothing out of order.
-    pub(crate) fn sees(&mut self, position: Position) -> Result<(), Breach> {
-        let next_in_revision = position.revision == self.last.revision
-            && self.last.sub.checked_add(1) == Some(position.sub);
-        let next_revision = position.revision == self.last.revision.next() && position.sub == 0;
-        if !next_in_revision && !next_revision {
-            return Err(format!("a watcher saw {position:?} after {:?}", self.last));
+    pub(crate) fn sees(&mut self, position: Position, truth: &Truth) -> Result<(), Breach> {
+        let expected = truth.next_key(self.last);
+        if expected != Some(position) {
+            return Err(format!("a watcher saw {position:?} and not {expected:?}"));
         }
         self.last = position;
         Ok(())
     }
 
     /// A published revision has been seen to its end.
-    pub(crate) fn has_seen_all_of(&self, revision: Revision) -> Result<(), Breach> {
-        if self.last.revision < revision {
-            return Err(format!("a watcher missed revision {revision}, after {:?}", self.last));
-        }
-        Ok(())
+    pub(crate) fn has_seen_all_of(&self, revision: Revision, truth: &Truth) -> Result<(), Breach> {
+        let missed = truth.next_key(self.last).filter(|next| next.revision <= revision);
+        missed.map_or(Ok(()), |missed| Err(format!("a watcher missed {missed:?}")))
     }
 }

@@ -10,7 +10,7 @@
 use crate::chance::{Chance, Trace};
 use crate::checker::{self, Finding};
 use crate::clients::{self, Ask, Client};
-use crate::host::{Host, Run, Stream, build_stream, load_stream};
+use crate::host::{Host, Run, Stream, build_stream, every_key, load_stream};
 use crate::truth::{Breach, DRIFT_PPM_MAX, Truth, Watcher};
 use althing::base::{Fault, MemberId, Revision};
 use althing::machine::{self, Change, Command, Listing};
@@ -20,6 +20,7 @@ use althing::replica::{
 use althing::store::checkpoint::Written;
 use althing::store::wal::{LogBatch, Survival};
 use althing::store::{MemoryBase, Position, Reader, View};
+use althing::watch::{Cursor, Step};
 use raft::eraftpb::{Message, MessageType};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -72,6 +73,8 @@ pub(crate) struct Report {
     pub(crate) snapshots: u64,
     pub(crate) expired: u64,
     pub(crate) undecided: u64,
+    /// Watchers told that what they want is compacted away.
+    pub(crate) cut_off: u64,
     pub(crate) disk_failures: u64,
 }
 
@@ -457,27 +460,13 @@ impl World {
         view: View<MemoryBase>,
     ) -> Result<(), Breach> {
         self.report.snapshots += 1;
-        let member = self.hosts[host].id;
         self.hosts[host].base = base;
         self.hosts[host].base_made_at = view.applied;
         self.check_state(host)?;
-        let reader = open(&view, member)?;
         let run = self.run_of(host);
+        run.hub.reset(view.revision);
         run.view = view;
-        // A cursor goes on in the new history; one too far behind is told where that begins.
-        let mut watcher = run.watcher;
-        if watcher.last.revision < reader.compacted() {
-            watcher = Watcher::begin(reader.compacted());
-        }
-        let next = Position { sub: watcher.last.sub.saturating_add(1), ..watcher.last };
-        for record in reader.history(next, reader.revision()).map_err(said(member))? {
-            let record = record.map_err(said(member))?;
-            if record.position > watcher.last {
-                watcher.sees(record.position)?;
-            }
-        }
-        self.run_of(host).watcher = watcher;
-        Ok(())
+        self.watch(host)
     }
 
     // --- network -------------------------------------------------------------------------------
@@ -605,24 +594,47 @@ impl World {
     fn published(&mut self, host: usize, changes: &[Change]) -> Result<(), Breach> {
         let member = self.hosts[host].id;
         for change in changes {
-            let (position, digest) = (change.record.position, change.record.digest());
-            self.truth.a_revision_has_one_content(member, position, digest)?;
+            self.truth.a_revision_has_one_content(member, &change.record)?;
             self.truth.nothing_expires_early(change, self.now_us)?;
-            let lost = self.scenario.bug == Some(Bug::LostWatchEvent) && self.chance.permille(2);
-            if !lost {
-                let more = self.truth.follows_within(self.run_of_ref(host).watcher.last);
-                let run = self.run_of(host);
-                if more && position.revision > run.watcher.last.revision {
-                    return Err(format!("a watcher missed the end of {:?}", run.watcher.last));
-                }
-                run.watcher.sees(position)?;
-            }
         }
-        let run = self.run_of_ref(host);
-        if self.scenario.bug != Some(Bug::LostWatchEvent) {
-            run.watcher.has_seen_all_of(run.view.revision)?;
+        let mut told = changes.to_vec();
+        if self.scenario.bug == Some(Bug::LostWatchEvent) {
+            told.retain(|_| !self.chance.permille(2));
+        }
+        self.run_of(host).hub.publish(told);
+        if self.chance.permille(600) {
+            self.watch(host)?;
         }
         self.check_state(host)
+    }
+
+    /// The host's watcher takes what there is for it.
+    fn watch(&mut self, host: usize) -> Result<(), Breach> {
+        let Host { id, cursor, watcher, run: Some(run), .. } = &mut self.hosts[host] else {
+            return Ok(());
+        };
+        loop {
+            let mut step = cursor.advance(&run.hub);
+            if matches!(step, Step::Behind) {
+                let reader = open(&run.view, *id)?;
+                step = cursor.catch_up(&reader, || run.view.compacted).map_err(said(*id))?;
+            }
+            match step {
+                Step::Idle => break,
+                Step::Behind => {}
+                Step::Changes(changes) => {
+                    for change in changes {
+                        watcher.sees(change.record.position, &self.truth)?;
+                    }
+                }
+                Step::Compacted { oldest } => {
+                    self.report.cut_off += 1;
+                    *cursor = Cursor::new(every_key(), oldest);
+                    *watcher = Watcher::begin(Revision(oldest.0 - 1));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn run_of_ref(&self, host: usize) -> &Run {
@@ -773,6 +785,11 @@ impl World {
 
     fn judge(&mut self) -> Result<(), Breach> {
         self.all_members_agree()?;
+        for host in 0..self.hosts.len() {
+            self.watch(host)?;
+            let Host { watcher, run: Some(run), .. } = &self.hosts[host] else { continue };
+            watcher.has_seen_all_of(run.view.revision, &self.truth)?;
+        }
         self.truth.acknowledged_writes_survive(&self.clients)?;
         self.truth.in_order_names_are_in_order(&self.clients)?;
         for register in 0..clients::REGISTERS {
