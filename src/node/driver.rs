@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Work of a helper thread that is done.
 pub(super) enum Finished {
@@ -62,6 +62,8 @@ struct Driver {
     last_sequence: Sequence,
     last_read: ReadId,
     outputs: Vec<Output<Lmdb>>,
+    /// Watchers to wake when the answers that wait with their changes have left.
+    woken: Vec<Arc<Notify>>,
 }
 
 impl Driver {
@@ -78,6 +80,7 @@ impl Driver {
             last_sequence: Sequence(0),
             last_read: ReadId(0),
             outputs: Vec::new(),
+            woken: Vec::new(),
         }
     }
 
@@ -177,9 +180,13 @@ impl Driver {
                 self.replica.handle(self.shared.clock.now(), input, &mut self.outputs);
                 outputs.extend(self.outputs.drain(..));
             }
-            let Some(output) = outputs.pop_front() else { return Ok(()) };
+            let Some(output) = outputs.pop_front() else { break };
             next = self.carry_out(output)?;
         }
+        // A thousand woken tasks in front of the one that answers the write would delay it by all
+        // of theirs. The changes themselves are in the ring since before the answer.
+        self.woken.drain(..).for_each(|watcher| watcher.notify_one());
+        Ok(())
     }
 
     /// Carries out one output; some are done at once and give the next input.
@@ -192,7 +199,7 @@ impl Driver {
             Output::Publish { view, changes } => {
                 self.shared.clock.learn(self.replica.machine().clock());
                 self.shared.view.store(Arc::new(view));
-                self.shared.watches.publish(changes);
+                self.woken.extend(self.shared.watches.publish(changes));
             }
             Output::Answer { sequence, outcome } => {
                 if let Some(reply) = self.asked.remove(&sequence) {
