@@ -293,8 +293,7 @@ fn next_steps(confdir: &Path, url: &HttpUrl) -> String {
          Try, in another terminal:\n  \
          curl -XPUT {url}/v2/keys/message -d value=Hello\n  \
          cat {dest}\n  \
-         {program} watch{endpoint}\n\
-         Ctrl-C ends it.\n",
+         {program} watch{endpoint}\n",
         confdir.join("templates").display(),
     )
 }
