@@ -103,7 +103,7 @@ pub struct Recovered {
     /// The newest snapshot marker.
     pub snapshot: Option<(LogIndex, Term)>,
     /// Contiguous entries up to the log's end. The first one follows the snapshot, or is at or
-    /// below the index released last.
+    /// below the index released last: that entry is always here.
     pub entries: Vec<Entry>,
     /// Whether the log was closed.
     pub was_closed: bool,
@@ -115,7 +115,7 @@ pub struct Recovered {
 #[derive(Clone, Copy, Debug)]
 struct Full {
     number: SegmentNumber,
-    /// Highest index that stands in it; 0 = none.
+    /// Highest index that counts in it; 0 = none.
     last_index: LogIndex,
     bytes: u64,
 }
@@ -245,8 +245,8 @@ impl<M: Medium> Wal<M> {
     }
 
     /// Says that entries up to and including `upto` are in a durable checkpoint and needed by
-    /// nobody. The next flush records it and frees the segments; the entry at `upto` itself may
-    /// still be recovered.
+    /// nobody. The next flush records it and frees the segments. The entry at `upto` itself is still
+    /// recovered: its term is what the entry after it is matched by.
     ///
     /// # Errors
     /// `Poisoned`.
@@ -431,11 +431,10 @@ impl<M: Medium> Wal<M> {
         if let Some((index, term)) = batch.snapshot {
             self.state.snapshot = Some((index, term));
             self.state.last_index = index;
-            for last_index in self.full.iter_mut().map(|full| &mut full.last_index) {
-                *last_index = index.min(*last_index);
-            }
+            // No entry before the marker counts any more, whatever its index.
+            self.full.iter_mut().for_each(|full| full.last_index = LogIndex(0));
             if let Some(tail) = &mut self.tail {
-                tail.last_index = index.min(tail.last_index);
+                tail.last_index = LogIndex(0);
             }
         }
         self.note_entries(batch.entries.first(), batch.entries.last());
@@ -527,10 +526,12 @@ impl<M: Medium> Wal<M> {
         Ok(target)
     }
 
-    /// Frees segments that hold nothing above what is durably released.
+    /// Frees segments that hold nothing needed: only entries below what is durably released, or
+    /// none. The entry at that index stays, or a restarted log would not know its own beginning.
     fn retire_released(&mut self) -> Result<(), WalError> {
         let released = self.released_written;
-        while let Some(full) = self.full.pop_front_if(|full| full.last_index <= released) {
+        let needless = |full: &mut Full| full.last_index.0 == 0 || full.last_index < released;
+        while let Some(full) = self.full.pop_front_if(needless) {
             self.retire(full.number)?;
         }
         Ok(())
