@@ -788,6 +788,75 @@ mod tests {
         }
     }
 
+    /// A few segments of a log, the state it holds, and the state before its last flush.
+    fn grown() -> (MemoryMedium, Model, Model) {
+        let mut world = World::new(9);
+        let mut before = Model::default();
+        for round in 0..14 {
+            before = world.sure.clone();
+            world.commit(&world.batch(3, 900, round % 3, true));
+        }
+        (world.medium.clone(), world.sure, before)
+    }
+
+    #[test]
+    fn rot_is_refused_unless_it_hits_the_last_frame() {
+        let lengths = |mut medium: MemoryMedium| -> Vec<_> {
+            let numbers = medium.segments().unwrap();
+            numbers.into_iter().map(|it| (it, medium.length(it).unwrap())).collect()
+        };
+        let segments = lengths(grown().0);
+        assert!(segments.len() >= 3);
+        let (mut refused, mut dropped, mut fronts) = (0, 0, 0);
+        for (segment, length) in segments {
+            for at in (0..length).step_by(53) {
+                let (medium, sure, before) = grown();
+                medium.rot(segment, at, 0x20);
+                match Wal::open(medium, IDENTITY, 1, OPTIONS) {
+                    Err(WalError::Corrupt { .. }) => refused += 1,
+                    Err(error) => panic!("{segment} {at}: {error}"),
+                    Ok((_, found)) if sure.is(&found) => {}
+                    Ok((_, found)) => {
+                        assert!(before.is(&found), "{segment} {at}");
+                        // A damaged front does not tell how long the frame was.
+                        fronts += u32::from(found.torn_bytes == 0);
+                        dropped += 1;
+                    }
+                }
+            }
+        }
+        assert!(refused > 500, "{refused}");
+        assert!(dropped > 20 && dropped < 70 && fronts <= 1, "{dropped} {fronts}");
+    }
+
+    #[test]
+    fn damage_names_the_place_and_what_to_do() {
+        let (medium, ..) = grown();
+        medium.rot(SegmentNumber(1), 4096 + 10, 1);
+        let error = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap_err().to_string();
+        for part in ["memory/0000000000000001.wal", "byte 4096", "join it again as a new member"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_segment_is_refused() {
+        for number in [1, 2] {
+            let (mut medium, ..) = grown();
+            medium.remove(SegmentNumber(number)).unwrap();
+            let error = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap_err();
+            assert!(matches!(error, WalError::Corrupt { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_members_log_is_refused() {
+        let other = Identity { member: MemberId(0xbad), ..IDENTITY };
+        let error = Wal::open(grown().0, other, 1, OPTIONS).unwrap_err();
+        assert!(matches!(error, WalError::Foreign { .. }));
+        assert!(error.to_string().contains("member 2 of cluster 1, this is member bad"), "{error}");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
