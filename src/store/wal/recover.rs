@@ -568,6 +568,7 @@ mod tests {
         prop_oneof![
             Just(Survival::Nothing),
             Just(Survival::Everything),
+            Just(Survival::NamesLost),
             Just(Survival::Prefix),
             Just(Survival::Subset),
             Just(Survival::Torn),
@@ -690,8 +691,14 @@ mod tests {
                     self.medium.fail_after_calls(u64::MAX);
                     continue;
                 }
-                let kinds = [Survival::Nothing, Survival::Prefix, Survival::Subset, Survival::Torn];
-                let kind = kinds[usize::try_from(Self::pick(&mut self.chance, 4)).unwrap()];
+                let kinds = [
+                    Survival::Nothing,
+                    Survival::NamesLost,
+                    Survival::Prefix,
+                    Survival::Subset,
+                    Survival::Torn,
+                ];
+                let kind = kinds[usize::try_from(Self::pick(&mut self.chance, 5)).unwrap()];
                 self.armed = false;
                 self.medium.crash(kind, &mut |below| Self::pick(&mut self.chance, below));
                 may_fail = Self::pick(&mut self.chance, 4) > 0;
@@ -855,6 +862,31 @@ mod tests {
         let error = Wal::open(grown().0, other, 1, OPTIONS).unwrap_err();
         assert!(matches!(error, WalError::Foreign { .. }));
         assert!(error.to_string().contains("member 2 of cluster 1, this is member bad"), "{error}");
+    }
+
+    /// Else its number would come into the world twice, with two contents.
+    #[test]
+    fn a_lost_rename_leaves_no_header_behind() {
+        for calls in 0..12 {
+            let mut world = World::new(3);
+            for _ in 0..30 {
+                world.commit(&world.batch(3, 900, 0, true));
+                world.step(&Op::Release { behind: 0 });
+            }
+            world.wal = None;
+            world.medium.fail_after_calls(calls);
+            let _ = Wal::open(world.medium.clone(), IDENTITY, 1, OPTIONS);
+            world.medium.crash(Survival::NamesLost, &mut |_| 0);
+            let mut medium = world.medium.clone();
+            for number in medium.segments().unwrap() {
+                let mut bytes = vec![0; 4096];
+                medium.read_at(number, 0, &mut bytes).unwrap();
+                if let Ok(header) = SegmentHeader::decode(&bytes) {
+                    assert!(header.number <= number, "{number} bears {}", header.number);
+                }
+            }
+            world.reopen(false);
+        }
     }
 
     proptest! {

@@ -5,7 +5,8 @@
 //! neither grows nor touches the file system's journal.
 //!
 //! Invariants:
-//! * A segment's header and name are durable before its first frame is written.
+//! * A file's name is durable before its header is written, and that before its first frame: so
+//!   a number stands for one content for ever, whatever a power cut leaves.
 //! * Only files that hold nothing needed are reused or removed.
 //! * A full disk changes nothing: the tail stays the tail.
 //!
@@ -86,6 +87,9 @@ impl<M: Medium> Wal<M> {
         };
         placed.map_err(|error| WalError::write(path, error))?;
         self.spares.pop();
+        // The name first: a header that outlived its file's new name would bring its number into
+        // the world twice, with two contents.
+        self.sync_names()?;
         let filled = self.length(number)?;
         let prepared = self
             .fill(number, filled, frame::SEGMENT_HEADER_BYTES)
@@ -99,7 +103,6 @@ impl<M: Medium> Wal<M> {
             }
         };
         self.sync_segment(number)?;
-        self.sync_names()?;
         let offset = frame::SEGMENT_HEADER_BYTES;
         self.tail = Some(Tail { header, offset, filled, last_index: LogIndex(0) });
         Ok(())
