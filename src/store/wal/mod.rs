@@ -317,16 +317,19 @@ impl<M: Medium> Wal<M> {
                 .first()
                 .map_or(replay.last_index, |entry| LogIndex(entry.index.saturating_sub(1))),
         };
+        // Small segments are copied in small pieces, so that tests see copies of several frames.
+        let quarter = frame::to_index(self.options.segment_bytes / 4);
+        let piece_bytes = limits::WAL_COPY_BYTES.min(quarter);
         let mut rest = copied.as_slice();
         loop {
             let mut bytes = 0;
             let fits = |entry: &&&Entry| {
                 bytes += entry_bytes_max(entry);
-                bytes <= limits::WAL_COPY_BYTES
+                bytes <= piece_bytes
             };
             let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
             let (now, later) = rest.split_at(count);
-            let mut frame = self.start_frame(limits::WAL_COPY_BYTES.min(bytes));
+            let mut frame = self.start_frame(piece_bytes.min(bytes));
             frame.entries(now.iter().copied());
             if later.is_empty() && found.tail.is_some() {
                 frame.copied();
