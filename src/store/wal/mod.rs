@@ -287,8 +287,8 @@ impl<M: Medium> Wal<M> {
                 self.full.push_back(Full { number, last_index, bytes });
             }
         }
-        // Only what cannot matter is reused for the copy. The tail, and what it replaced, must
-        // stay until the copy is durable: that they count no more was perhaps read from the cache.
+        // Only files older than any possible tail are reused for the copy: what was found was
+        // perhaps read from the cache, and must still be there if that is lost.
         found.spares.iter().try_for_each(|spare| self.retire(*spare))?;
         let link = found.tail.map_or(Link::default(), |tail| Link {
             previous: tail.previous,

@@ -40,10 +40,11 @@ pub(super) struct Found {
     pub(super) replay: Replay,
     /// The newest segment that counts; `None` when the log's creation was cut short.
     pub(super) tail: Option<SegmentHeader>,
-    /// Files that hold nothing needed.
+    /// Files that hold nothing needed, and are older than any segment that may be the tail.
     pub(super) spares: Vec<SegmentNumber>,
-    /// The tail, the segments it took the place of, and newer ones that were never finished. The
-    /// search for the tail leads over them, so they stay until its content is durable elsewhere.
+    /// The tail, the oldest segment it took the place of, and every file in between or newer that
+    /// is not in the chain. A power cut may yet make one of them the tail, or show what stands in
+    /// it, so all stay untouched until the tail's content is durable elsewhere.
     pub(super) replaced: Vec<SegmentNumber>,
     /// Above every number and flush number ever used here.
     pub(super) next_number: SegmentNumber,
@@ -73,11 +74,13 @@ pub(super) fn scan<M: Medium>(medium: &mut M, identity: Identity) -> Result<Foun
     found.replay.trim();
     // The frame cut short had the next number; nothing may ever bear it again.
     found.next_flush += 1;
-    found.spares = numbers;
-    found.spares.retain(|number| {
-        let in_chain = chain.iter().any(|header| header.number == *number);
-        !in_chain && !found.replaced.contains(number)
-    });
+    let kept = |number: &SegmentNumber| {
+        let tail = found.tail.map(|tail| tail.number);
+        Some(*number) != tail && chain.iter().any(|header| header.number == *number)
+    };
+    let oldest_tail = found.tail.map_or(SegmentNumber(0), |tail| oldest_tail(tail, &headers));
+    let others = numbers.into_iter().filter(|number| !kept(number));
+    (found.spares, found.replaced) = others.partition(|number| *number < oldest_tail);
     Ok(found)
 }
 
@@ -123,10 +126,8 @@ fn find_tail<M: Medium>(
         let (counts, end_flush) = reader.counts(&header)?;
         found.next_flush = found.next_flush.max(end_flush + 1);
         if counts {
-            found.replaced.extend(replaced_by(header, headers));
             return Ok(candidate);
         }
-        found.replaced.push(header.number);
         let before = if header.replaces.0 > 0 { header.replaces } else { header.previous };
         if before.0 == 0 {
             return Ok(None);
@@ -152,13 +153,15 @@ fn chain_of(tail: Option<SegmentHeader>, headers: &Headers) -> Vec<SegmentHeader
     chain
 }
 
-/// The tail, the segment it replaces, the one that replaced, and so on, as far as they are there.
-fn replaced_by(tail: SegmentHeader, headers: &Headers) -> Vec<SegmentNumber> {
+/// The oldest segment that may be the tail when the cache is gone: the tail replaces one, that
+/// replaced another, and so on, as far as they are there.
+fn oldest_tail(tail: SegmentHeader, headers: &Headers) -> SegmentNumber {
     let before = |header: &SegmentHeader| {
         let replaced = headers.get(&header.replaces).copied().flatten();
         replaced.filter(|replaced| replaced.number < header.number)
     };
-    std::iter::successors(Some(tail), before).map(|header| header.number).collect()
+    let oldest = std::iter::successors(Some(tail), before).last();
+    oldest.map_or(tail.number, |header| header.number)
 }
 
 /// Replays one segment; `end` is the flush number at which the next one takes over.
