@@ -264,7 +264,8 @@ fn serve(
 ) -> JoinHandle<()> {
     let asked = renderer.clone();
     let status: RendererStatus = Arc::new(move || asked.report());
-    let doors = Arc::new(Doors::new(node.handle(), status, stop.clone()));
+    let insecure = doorways.iter().any(|doorway| !doorway.url.is_loopback());
+    let doors = Arc::new(Doors::new(node.handle(), status, stop.clone(), insecure));
     let names: Vec<String> = urls.advertised.iter().map(|url| url.host().to_owned()).collect();
     let doorways = doorways.into_iter().map(|doorway| {
         let hosts = doorway.url.is_loopback().then(|| names.clone());
