@@ -147,7 +147,8 @@ impl Keys {
             let rejected = Rejected::Compacted { oldest: state.compacted, requested: from };
             return Err(Refused::Rejected(rejected, at.revision));
         }
-        let interest = Interest::Tree { path, recursive: asked.recursive };
+        let (recursive, hides_after) = (asked.recursive, at.revision);
+        let interest = Interest::Tree { path, recursive, hides_after };
         let watcher = self.node.watch(interest, Some(from))?;
         let (node, stop) = (self.node.clone(), self.stop.clone());
         let events = Events::of(Watch { watcher, node, stop, stream: asked.stream });
