@@ -116,6 +116,9 @@ pub const CLOCK_INTERVAL_MS: u64 = 5_000;
 /// What inherited deadlines are given, once, when a leader starts.
 pub const LEADER_GRACE_MS: u64 = 15_000;
 
+/// Time a health check may take to learn that it has no quorum: etcd's.
+pub const HEALTH_TIMEOUT_MS: u64 = 1_000;
+
 /// Request headers in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
@@ -167,6 +170,7 @@ pub const WAL_READ_BYTES: usize = 256 * 1024;
 /// Bytes of entries recovery copies in one frame, so that a restart needs no second copy of a
 /// whole segment in memory.
 pub const WAL_COPY_BYTES: usize = 4 * 1024 * 1024;
+
 /// Connections of one `althing bench` run: each costs a descriptor here and one in the server.
 pub const BENCH_CONNECTIONS_MAX: usize = 4_096;
 
@@ -190,6 +194,7 @@ pub const BENCH_ERRORS_IN_A_ROW_MAX: u32 = 100;
 /// Time a server under test has to serve after its start, and to end after SIGTERM, in seconds;
 /// etcd takes about 5 s with a million keys.
 pub const BENCH_START_SECONDS: u64 = 60;
+
 /// Earlier boots remembered per origin: a late proposal of one of them is refused. One that comes
 /// after this many restarts of its origin would pass for a new boot.
 pub const DEDUP_EARLIER_BOOTS_MAX: usize = 8;
@@ -231,14 +236,104 @@ pub const LOG_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A snapshot stream nobody was sent for this long is removed.
 pub const SNAPSHOT_KEEP_MS: u64 = 300_000;
 
-/// Points in time the leader remembers for retention by age and bytes.
-pub const HISTORY_SAMPLES_MAX: usize = 256;
+/// Time between two notes of where history stands, for retention by age: 120 notes an hour.
+pub const HISTORY_NOTE_MS: u64 = 30_000;
 
-/// Time between two of them; they come earlier while much is written.
-pub const HISTORY_SAMPLE_MS: u64 = 30_000;
-
-/// Bytes of history after which the next one is taken, whatever the time.
-pub const HISTORY_SAMPLE_BYTES: u64 = HISTORY_BYTES_MAX / 16;
+/// Bytes of history a compaction leaves: some below the limit, so that the next is not at once.
+pub const HISTORY_BYTES_LEFT: u64 = HISTORY_BYTES_MAX / 8 * 7;
 
 /// Steps of one joint membership change: swapping every voter of the largest cluster.
 pub const MEMBER_CHANGES_MAX: usize = 14;
+
+/// Time a command gets between TERM and KILL.
+pub const COMMAND_KILL_AFTER_MS: u64 = 5_000;
+
+/// Time of a check command unless its resource says otherwise (confd's forks: 30 s).
+pub const CHECK_TIMEOUT_MS: u64 = 30_000;
+
+/// Time of a reload command unless its resource says otherwise.
+pub const RELOAD_TIMEOUT_MS: u64 = 60_000;
+
+/// First pause before a failed reload or pass is tried again; doubles from there.
+pub const RETRY_BACKOFF_MS_MIN: u64 = 1_000;
+
+/// Longest pause between two tries.
+pub const RETRY_BACKOFF_MS_MAX: u64 = 60_000;
+
+/// Wall time of one render: far above its CPU time, for a machine that swaps or a worker that
+/// sleeps instead of computing.
+pub const RENDER_WALL_MS_MAX: u64 = 15_000;
+
+/// Address space of a render worker: the largest output, doubled while its buffer grows, its
+/// frame, and as much again for values.
+pub const RENDER_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Bytes of keys and values one render may read; more belongs into several files.
+pub const RENDER_INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of keys sent along with a render so that it need not ask for them one by one.
+pub const RENDER_PRELOAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Ranges sent along with a render.
+pub const RENDER_PRELOAD_RANGES_MAX: usize = 256;
+
+/// Keys and directories one render may touch and be woken for; beyond it, wake for the prefix.
+pub const RENDER_TOUCHED_MAX: usize = 1_024;
+
+/// Render workers at once: with two, one looping template does not hold up the others.
+pub const RENDER_WORKERS_MAX: usize = 2;
+
+/// Time after which an unused render worker is ended, to give its memory back.
+pub const RENDER_WORKER_IDLE_MS: u64 = 60_000;
+
+/// Parsed template sets one worker keeps.
+pub const RENDER_TEMPLATES_PARSED_MAX: usize = 128;
+
+/// A template or resource file in bytes.
+pub const TEMPLATE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Files one template may include or extend, directly or not.
+pub const TEMPLATE_FILES_MAX: usize = 64;
+
+/// Template resources of one host.
+pub const RESOURCES_MAX: usize = 1_000;
+
+/// Quiet time after the last change of a template or resource file before it is read.
+pub const FILES_QUIET_MS: u64 = 50;
+
+/// Longest time changing files may put their reading off.
+pub const FILES_WAIT_MS_MAX: u64 = 500;
+
+/// Longest name of a member in bytes: that of a host name, its default.
+pub const MEMBER_NAME_BYTES_MAX: usize = 255;
+
+/// Addresses in one list of client URLs: a host with more interfaces listens on all of them.
+pub const CLIENT_URLS_MAX: usize = 16;
+
+/// Bytes of the settings file: far more than all settings need.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Body of an answer the command line reads whole: a listing of a large tree.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Time a server of the command line has to accept a connection.
+pub const CONNECT_TIMEOUT_MS: u64 = 3_000;
+
+/// Endpoints the command line tries in turn.
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// Pause before a watch of the command line connects again.
+pub const WATCH_RECONNECT_MS: u64 = 250;
+
+/// Failed connects in a row after which a watch of the command line gives up: a minute of
+/// restarting server.
+pub const WATCH_RECONNECTS_MAX: u32 = 240;
+
+/// One event of a watch in bytes: two values of the largest size, escaped as JSON.
+pub const WATCH_EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Signals caught and not yet looked at; two of a kind mean the same.
+pub const SIGNALS_WAITING_MAX: usize = 8;
+
+/// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
+pub const STOP_MS_MAX: u64 = 4_700;

@@ -1,1 +1,44 @@
-//! Floor: render. (scaffold)
+//! Floor 5: the renderer. Files of this host follow the store.
+//!
+//! What: for each template resource, a file that is whole, checked, from one revision, and whose
+//! service was told about it. Why inside the daemon: it replaces confd, and shares its process
+//! with the store, so that a change is in the file some two milliseconds after it was written.
+//!
+//! The way of a change (each module once, downwards):
+//!
+//! ```text
+//! source    a change of keys wakes the resource (or notify, or reload_all)
+//! worker    which resources there are; tender: one loop a resource; pass: its steps
+//! engine    templates and keys -> bytes, in a child process, through the line guard
+//! stage     bytes -> staged file beside the destination -> check -> rename
+//! owed      "a reload is owed" is on disk before the rename, gone after the reload
+//! ```
+//!
+//! Invariants:
+//! * A rendered file is whole, checked, from one revision, never older than the last one.
+//! * A reload is owed until it succeeds, across restarts.
+//! * One resource's trouble (bad template, hanging command, missing directory) is its own.
+//!
+//! Deliberately not known here: node, store, HTTP. `Source` is all the renderer asks for.
+
+pub mod engine;
+pub mod failpoint;
+pub mod guard;
+pub mod owed;
+pub mod resource;
+pub mod scope;
+pub mod source;
+pub mod stage;
+pub mod status;
+pub mod worker;
+
+mod files;
+mod pass;
+mod tender;
+
+pub use crate::base::diagnostic::Diagnostic;
+pub use engine::worker_main;
+pub use failpoint::{Failpoint, Failpoints};
+pub use source::{Answer, Item, Snapshot, Source, SourceError};
+pub use status::ResourceStatus;
+pub use worker::{Options, Renderer, render_once};

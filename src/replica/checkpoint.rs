@@ -16,7 +16,7 @@ use crate::replica::Replica;
 use crate::replica::words::{Output, SnapshotId};
 use crate::store::Membership;
 use crate::store::base::Base;
-use crate::store::checkpoint::Written;
+use crate::store::checkpoint::{Checkpoint, Written};
 
 /// The checkpoints of one member.
 #[derive(Debug)]
@@ -94,6 +94,14 @@ impl<B: Base> Replica<B> {
             self.checkpoints.started_ms = self.now.mono_ms;
             out.push(Output::Checkpoint(checkpoint));
         }
+    }
+
+    /// The checkpoint that a polite stop ends with, so that the next start replays nothing; `None`
+    /// when there is nothing to write, or a state that cannot be written.
+    pub fn last_checkpoint(&mut self) -> Option<Checkpoint<B>> {
+        let news = self.machine.applied() > self.checkpoints.durable.0.index;
+        let at_rest = !self.checkpoints.is_running() && !self.mid_entry && !self.failed;
+        if news && at_rest { self.machine.freeze() } else { None }
     }
 
     /// A checkpoint is durable.

@@ -65,8 +65,7 @@ impl<B: Base> Replica<B> {
 
     /// Looks after everything a leader has to, once a tick.
     pub(super) fn do_duties(&mut self) {
-        let (time, revision) = (self.machine.clock(), self.machine.revision());
-        self.history.note(time, revision, self.machine.history());
+        self.history.note(self.machine.clock(), self.machine.revision());
         if self.leading.is_none() || !self.raft.raft.apply_to_current_term() {
             return;
         }
@@ -106,11 +105,14 @@ impl<B: Base> Replica<B> {
 
     fn compact_history(&mut self) {
         let (applied, revision) = (self.machine.applied(), self.machine.revision());
-        let (compacted, size) = (self.machine.compacted(), self.machine.history());
+        let compacted = self.machine.compacted();
+        let excess = self.machine.history().bytes > limits::HISTORY_BYTES_MAX;
+        let within_bytes = self.machine.oldest_within(limits::HISTORY_BYTES_LEFT);
         let Some(leading) = self.leading.as_ref().filter(|it| it.compacting <= applied) else {
             return;
         };
-        let upto = self.history.compaction(leading.clock.time(), revision, compacted, size);
+        let (time, within_bytes) = (leading.clock.time(), within_bytes.filter(|_| excess));
+        let upto = self.history.compaction(time, revision, compacted, within_bytes);
         if let Some(upto) = upto
             && let Some(index) = self.log_duty(Command::Compact { upto })
             && let Some(leading) = &mut self.leading

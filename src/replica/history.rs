@@ -2,125 +2,94 @@
 //!
 //! Kept are the last `limits::HISTORY_REVISIONS_MIN` revisions, and older ones up to
 //! `limits::HISTORY_AGE_MS_MAX`; above `limits::HISTORY_BYTES_MAX` the oldest go whatever the
-//! rules before say (bytes win). Nobody stores when a revision was made, so every member notes now
-//! and then where history stands; a new leader has its notes ready.
+//! rules before say (bytes win). The machine knows the bytes; nobody stores *when* a revision was
+//! made, so every member notes now and then where history stands, and a new leader has its notes
+//! ready.
 //!
-//! Invariants: notes are in order of time and of revision, and at most
-//! `limits::HISTORY_SAMPLES_MAX`: when full, every second one goes, so old ones get coarser, never
-//! wrong.
+//! Invariant: notes are in order of time and of revision; only one of them is older than the age
+//! that counts, so their number is bounded.
 
 use crate::base::limits;
 use crate::base::{ClusterTime, Revision};
-use crate::machine::HistorySize;
 use std::collections::VecDeque;
 
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    time: ClusterTime,
-    revision: Revision,
-    /// Bytes of history ever written, up to here, since the first note.
-    bytes: u64,
-}
-
-/// Notes about the growth of history.
+/// Notes about the age of history.
 #[derive(Debug, Default)]
 pub(super) struct HistoryNotes {
-    samples: VecDeque<Sample>,
-    /// Bytes written in total: grows with history, and does not shrink at a compaction.
-    written: u64,
-    last_bytes: u64,
+    notes: VecDeque<(ClusterTime, Revision)>,
 }
 
 impl HistoryNotes {
     /// Notes where history stands, when it is time to.
-    pub(super) fn note(&mut self, time: ClusterTime, revision: Revision, size: HistorySize) {
-        self.written += size.bytes.saturating_sub(self.last_bytes);
-        self.last_bytes = size.bytes;
-        let due = self.samples.back().is_none_or(|last| {
-            let grown = self.written - last.bytes >= limits::HISTORY_SAMPLE_BYTES;
-            let old = time.ms_since(last.time) >= limits::HISTORY_SAMPLE_MS;
-            revision > last.revision && (grown || old)
+    pub(super) fn note(&mut self, time: ClusterTime, revision: Revision) {
+        let due = self.notes.back().is_none_or(|(last, at)| {
+            revision > *at && time.ms_since(*last) >= limits::HISTORY_NOTE_MS
         });
-        if !due {
-            return;
+        if due {
+            self.notes.push_back((time, revision));
         }
-        if self.samples.len() >= limits::HISTORY_SAMPLES_MAX {
-            let mut odd = false;
-            self.samples.retain(|_| {
-                odd = !odd;
-                odd
-            });
+        while self.notes.get(1).is_some_and(|(noted, _)| is_old(time, *noted)) {
+            self.notes.pop_front();
         }
-        self.samples.push_back(Sample { time, revision, bytes: self.written });
     }
 
-    /// The revision to compact to, if there is anything to gain.
+    /// The revision to compact to, if there is enough to gain. `within_bytes` is the one that
+    /// leaves no more bytes than allowed, when there are more.
     pub(super) fn compaction(
         &self,
         time: ClusterTime,
         revision: Revision,
         compacted: Revision,
-        size: HistorySize,
+        within_bytes: Option<Revision>,
     ) -> Option<Revision> {
-        let target = self.by_age(time, revision).max(self.by_bytes(revision, size));
         // A little is not worth an entry.
         let worth = compacted.0 + limits::HISTORY_REVISIONS_MIN / 10;
-        target.filter(|target| {
-            target.0 >= worth || (size.bytes > limits::HISTORY_BYTES_MAX && *target > compacted)
-        })
+        let by_age = self.by_age(time, revision).filter(|target| target.0 >= worth);
+        by_age.max(within_bytes.filter(|target| *target > compacted))
     }
 
     fn by_age(&self, time: ClusterTime, revision: Revision) -> Option<Revision> {
-        let old = |sample: &&Sample| time.ms_since(sample.time) >= limits::HISTORY_AGE_MS_MAX;
-        let newest_old = self.samples.iter().take_while(old).last()?;
+        let (noted, at) = self.notes.front()?;
         let young = revision.0.saturating_sub(limits::HISTORY_REVISIONS_MIN);
-        Some(newest_old.revision.min(Revision(young)))
+        is_old(time, *noted).then(|| (*at).min(Revision(young)))
     }
+}
 
-    fn by_bytes(&self, revision: Revision, size: HistorySize) -> Option<Revision> {
-        let excess = size.bytes.checked_sub(limits::HISTORY_BYTES_MAX).filter(|it| *it > 0)?;
-        // History begins where `written` was this much lower; the first note behind the excess
-        // ends it. Without such a note all but the newest revisions go.
-        let begin = self.written.saturating_sub(size.bytes);
-        let enough = self.samples.iter().find(|sample| sample.bytes >= begin + excess);
-        let newest = Revision(revision.0.saturating_sub(limits::HISTORY_REVISIONS_MIN));
-        Some(enough.map_or(newest, |sample| sample.revision))
-    }
+fn is_old(time: ClusterTime, noted: ClusterTime) -> bool {
+    time.ms_since(noted) >= limits::HISTORY_AGE_MS_MAX
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MB: u64 = 1024 * 1024;
-
-    /// One revision a second, of `bytes` each.
-    fn notes(seconds: u64, bytes: u64) -> (HistoryNotes, HistorySize) {
+    /// One revision a second.
+    fn after(seconds: u64) -> HistoryNotes {
         let mut notes = HistoryNotes::default();
-        let mut size = HistorySize::default();
-        for second in 1..=seconds {
-            size = HistorySize { revisions: second, bytes: second * bytes };
-            notes.note(ClusterTime(second * 1_000), Revision(second), size);
-        }
-        (notes, size)
+        (1..=seconds).for_each(|at| notes.note(ClusterTime(at * 1_000), Revision(at)));
+        notes
     }
 
-    fn compaction(seconds: u64, bytes: u64) -> Option<Revision> {
-        let (notes, size) = notes(seconds, bytes);
-        notes.compaction(ClusterTime(seconds * 1_000), Revision(seconds), Revision(0), size)
+    fn compaction(seconds: u64, within_bytes: Option<u64>) -> Option<u64> {
+        let (time, revision) = (ClusterTime(seconds * 1_000), Revision(seconds));
+        let notes = after(seconds);
+        let upto = notes.compaction(time, revision, Revision(0), within_bytes.map(Revision));
+        upto.map(|upto| upto.0)
     }
 
     #[test]
     fn the_youngest_revisions_stay_however_old() {
-        assert_eq!(compaction(10_500, 100), None);
-        assert_eq!(compaction(12_000, 100), Some(Revision(2_000)));
-        let (notes, _) = notes(50_000, 1);
-        assert!(notes.samples.len() <= limits::HISTORY_SAMPLES_MAX);
+        assert_eq!(compaction(3_000, None), None);
+        assert_eq!(compaction(10_500, None), None);
+        assert_eq!(compaction(12_000, None), Some(2_000));
+        let most = limits::HISTORY_AGE_MS_MAX / limits::HISTORY_NOTE_MS + 2;
+        assert!(after(50_000).notes.len() as u64 <= most);
     }
 
     #[test]
     fn bytes_win() {
-        let upto = compaction(300, MB).unwrap();
-        assert!((44..=75).contains(&upto.0), "{upto}");
+        assert_eq!(compaction(300, Some(70)), Some(70));
+        assert_eq!(compaction(12_000, Some(70)), Some(2_000));
+        assert_eq!(compaction(12_000, Some(9_000)), Some(9_000));
     }
 }

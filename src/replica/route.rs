@@ -192,7 +192,9 @@ impl<B: Base> Replica<B> {
     }
 }
 
-/// Whether an entry can be read and is the sender's own.
+/// Whether an entry can be read and is a request of the sender (0 numbers a leader's own).
 fn is_from(from: MemberId, data: &[u8]) -> bool {
-    Envelope::open(data).is_ok_and(|envelope| envelope.proposal.origin == from)
+    Envelope::open(data).is_ok_and(|envelope| {
+        envelope.proposal.origin == from && envelope.proposal.sequence > Sequence(0)
+    })
 }

@@ -215,6 +215,31 @@ pub enum Output<B: Base> {
     Fault(Fault),
 }
 
+impl<B: Base> Output<B> {
+    /// What it asks for, in a word: for messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Send(..) => "send to a peer",
+            Self::WriteLog { .. } => "write the log",
+            Self::Publish { .. } => "publish a View",
+            Self::Answer { .. } => "answer a request",
+            Self::ReadReady { .. } => "release reads",
+            Self::ReadFailed(_) => "fail reads",
+            Self::Checkpoint(_) => "write a checkpoint",
+            Self::ReleaseLog { .. } => "release the log",
+            Self::Role(_) => "note who leads",
+            Self::BuildSnapshot(_) => "build a snapshot",
+            Self::DropSnapshot(_) => "drop a snapshot",
+            Self::SendSnapshot { .. } => "send a snapshot",
+            Self::InstallSnapshot { .. } => "install a snapshot",
+            Self::DiscardSnapshot { .. } => "discard a snapshot",
+            Self::MembersChanged { .. } => "end a membership change",
+            Self::Fault(_) => "stop",
+        }
+    }
+}
+
 /// A stream of the base at one applied index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SnapshotId {
@@ -272,6 +297,18 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader,
+}
+
+impl Role {
+    /// The word for people and monitors.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        }
+    }
 }
 
 /// Who leads, as this member knows it.

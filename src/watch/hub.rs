@@ -102,6 +102,12 @@ impl<W: Clone> Hub<W> {
         concerned.iter().filter_map(|id| Some(self.wakers.get(id)?.1.clone())).collect()
     }
 
+    /// The wakers of everyone: the member stops.
+    #[must_use]
+    pub fn everyone(&self) -> Vec<W> {
+        self.wakers.values().map(|(_, waker)| waker.clone()).collect()
+    }
+
     /// Forgets the ring: the state was replaced by a snapshot at `revision`. Everyone is woken,
     /// and goes on from the new history.
     pub fn reset(&mut self, revision: Revision) -> Vec<W> {
@@ -110,7 +116,7 @@ impl<W: Clone> Hub<W> {
         self.ring.bytes = 0;
         self.ring.revision = revision;
         self.ring.oldest = revision.next();
-        self.wakers.values().map(|(_, waker)| waker.clone()).collect()
+        self.everyone()
     }
 
     /// Adds a watcher. Register before the first look, so that nothing falls in between.
@@ -233,7 +239,7 @@ struct Places {
 impl Places {
     fn of(interest: &Interest) -> Self {
         match interest {
-            Interest::Tree { path, recursive } => Self {
+            Interest::Tree { path, recursive, .. } => Self {
                 exact: Some(path.key().clone()),
                 prefix: recursive.then(|| path.children_prefix().into()),
                 range: None,
@@ -263,7 +269,8 @@ mod tests {
     }
 
     fn tree(path: &str, recursive: bool) -> Interest {
-        Interest::Tree { path: KeyPath::clean(path.as_bytes()).unwrap(), recursive }
+        let path = KeyPath::clean(path.as_bytes()).unwrap();
+        Interest::Tree { path, recursive, hides_after: Revision(0) }
     }
 
     #[test]

@@ -11,8 +11,9 @@
 //! * History that a compaction may have thinned while it was read is not given.
 
 use crate::base::limits::{WATCH_BATCH_CHANGES_MAX, WATCH_SCAN_RECORDS_MAX};
-use crate::base::{Fault, Revision, Space};
+use crate::base::{Fault, Revision};
 use crate::machine::Change;
+use crate::machine::tree::event::change_of;
 use crate::store::{Base, Position, Reader, Record};
 use crate::watch::hub::Hub;
 use crate::watch::interest::{Concern, Interest};
@@ -108,7 +109,7 @@ impl Cursor {
         let mut given = Vec::new();
         for (scanned, record) in (1..).zip(reader.history(self.next, reader.revision())?) {
             let record = record?;
-            given.extend(self.offer(&record, || change_of(reader, &record))?);
+            given.extend(self.offer(&record, || change_of(reader, Arc::clone(&record)))?);
             if given.len() >= WATCH_BATCH_CHANGES_MAX {
                 return Ok(Step::Changes(given));
             }
@@ -153,26 +154,10 @@ fn behind(position: Position) -> Position {
     }
 }
 
-/// A record of history with the live one it replaced, as the machine published it then. A
-/// directory may have replaced a file, which lives in another space.
-fn change_of<B: Base>(reader: &Reader<B>, record: &Arc<Record>) -> Result<Change, Fault> {
-    let Position { revision, sub } = record.position;
-    let before = match sub.checked_sub(1) {
-        Some(sub) => Position { revision, sub },
-        None => Position::end_of(Revision(revision.0.saturating_sub(1))),
-    };
-    let mut previous = reader.newest_before(record.space, &record.key, before)?;
-    if record.space == Space::Dirs && record.live && previous.as_ref().is_none_or(|p| !p.live) {
-        let before = Position::end_of(Revision(revision.0.saturating_sub(1)));
-        previous = reader.newest_before(Space::Keys, &record.key, before)?;
-    }
-    Ok(Change { record: Arc::clone(record), previous: previous.filter(|old| old.live) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{KeyPath, KeyRange, LogIndex, Term};
+    use crate::base::{KeyPath, KeyRange, LogIndex, Space, Term};
     use crate::store::record::tests::record;
     use crate::store::{MemoryBase, Meta, Store};
     use bytes::Bytes;
@@ -214,8 +199,8 @@ mod tests {
                 };
                 let record = Arc::new(record);
                 let reader = self.store.read().unwrap();
-                changes.push(change_of(&reader, &record).unwrap());
                 self.store.insert(&record);
+                changes.push(change_of(&reader, record).unwrap());
             }
             let applied = LogIndex(self.store.meta().applied.0 + 1);
             self.store.publish(applied, Term(1), revision);
@@ -239,7 +224,7 @@ mod tests {
             loop {
                 let mut step = cursor.advance(&self.hub);
                 if let Step::Behind = step {
-                    let reader = self.store.view().read().unwrap().unwrap();
+                    let reader = self.store.read().unwrap();
                     let compacted = || self.store.meta().compacted;
                     step = cursor.catch_up(&reader, compacted).unwrap();
                     if let Step::Idle = step {
@@ -256,7 +241,8 @@ mod tests {
     }
 
     fn tree(path: &str, recursive: bool) -> Interest {
-        Interest::Tree { path: KeyPath::clean(path.as_bytes()).unwrap(), recursive }
+        let path = KeyPath::clean(path.as_bytes()).unwrap();
+        Interest::Tree { path, recursive, hides_after: Revision(0) }
     }
 
     fn keys(changes: &[Change]) -> Vec<String> {
@@ -334,9 +320,7 @@ mod tests {
             let mut cursor = Cursor::new(Interest::Range(KeyRange::all()), Revision(2));
             let mut given = Vec::new();
             let first = match cursor.advance(&world.hub) {
-                Step::Behind => {
-                    cursor.catch_up(&world.store.view().read().unwrap().unwrap(), Revision::default)
-                }
+                Step::Behind => cursor.catch_up(&world.store.read().unwrap(), Revision::default),
                 step => Ok(step),
             };
             let Ok(Step::Changes(first)) = first else { panic!("{first:?}") };
@@ -365,7 +349,7 @@ mod tests {
         for _ in 2..=6 {
             world.entry(&[put("/k")]);
         }
-        let reader = world.store.view().read().unwrap().unwrap();
+        let reader = world.store.read().unwrap();
         let mut cursor = Cursor::new(tree("/k", false), Revision(2));
         let step = cursor.catch_up(&reader, || Revision(4)).unwrap();
         assert!(matches!(step, Step::Compacted { oldest: Revision(4) }), "{step:?}");

@@ -172,8 +172,6 @@ fn write_number(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0_u8; DIGITS_MAX];
     let mut count = 0;
     for digit in digits.iter_mut().rev() {
-        // The remainder is below 10.
-        #[expect(clippy::cast_possible_truncation, reason = "a digit fits a byte")]
         let last = (value % 10) as u8;
         *digit = b'0' + last;
         value /= 10;
@@ -205,8 +203,14 @@ const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0x20;
     while byte < 0x80 {
-        plain[byte] = !matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&');
+        plain[byte] = true;
         byte += 1;
+    }
+    let special = *b"\"\\<>&";
+    let mut at = 0;
+    while at < special.len() {
+        plain[special[at] as usize] = false;
+        at += 1;
     }
     plain
 };

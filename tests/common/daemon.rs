@@ -3,14 +3,17 @@
 //! The daemon binds port 0, writes the address it got to `<data-dir>/run/client-url` and prints
 //! it; the guard reads the file. No test picks a port, so tests run beside each other and beside
 //! a real etcd.
+//!
+//! Tests of crashes say before a start where the data are (a disk that can lose power) and what
+//! the daemon runs under (a tracer that makes system calls fail).
 
-use super::{Finished, binary, http, run, scratch, wait_until};
+use super::{Finished, binary, http, run, scratch, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// From start to the first good `/health`, on a busy machine in a debug build.
@@ -26,8 +29,13 @@ const ANY_PORT: &str = "http://127.0.0.1:0";
 pub(crate) struct Daemon {
     child: Option<Child>,
     home: TempDir,
+    /// The data directory when it is not below `home`.
+    data: Option<PathBuf>,
     arguments: Vec<String>,
+    /// A command and its arguments that start the daemon, which must keep its process id.
+    runner: Vec<String>,
     url: String,
+    served_after: Duration,
 }
 
 impl Daemon {
@@ -41,10 +49,34 @@ impl Daemon {
     /// `start` with more arguments after `run`.
     #[track_caller]
     pub(crate) fn start_with(name: &str, arguments: &[&str]) -> Self {
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut daemon = Self { child: None, home: scratch(name), arguments, url: String::new() };
+        let mut daemon = Self::stopped(name, arguments);
         daemon.launch();
         daemon
+    }
+
+    /// A member that `restart` starts for the first time.
+    pub(crate) fn stopped(name: &str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self {
+            child: None,
+            home: scratch(name),
+            data: None,
+            arguments,
+            runner: Vec::new(),
+            url: String::new(),
+            served_after: Duration::ZERO,
+        }
+    }
+
+    /// Keeps the data in `folder` from the next start on.
+    pub(crate) fn keep_data_in(&mut self, folder: PathBuf) {
+        self.data = Some(folder);
+    }
+
+    /// Starts the daemon by `runner DAEMON ARGUMENTS` from the next start on; an empty `runner`
+    /// ends that.
+    pub(crate) fn run_under(&mut self, runner: Vec<String>) {
+        self.runner = runner;
     }
 
     /// `http://127.0.0.1:PORT`, which a restart may change.
@@ -54,7 +86,12 @@ impl Daemon {
 
     /// Where the member keeps its data.
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.home.path().join("data")
+        self.data.clone().unwrap_or_else(|| self.home.path().join("data"))
+    }
+
+    /// From the last start to its first good `/health`.
+    pub(crate) fn served_after(&self) -> Duration {
+        self.served_after
     }
 
     /// A directory for the test's own files, removed with the daemon's.
@@ -102,13 +139,16 @@ impl Daemon {
     fn terminate_for_status(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("the daemon runs");
         kill_process(Pid::from_child(child), Signal::TERM).unwrap();
-        let mut status = None;
-        wait_until("the daemon ends after SIGTERM", END_WITHIN, || {
-            status = child.try_wait().unwrap();
-            status.is_some()
-        });
+        self.wait_for_end(END_WITHIN)
+    }
+
+    /// Waits until it ends by itself, and says how.
+    #[track_caller]
+    pub(crate) fn wait_for_end(&mut self, within: Duration) -> ExitStatus {
+        let child = self.child.as_mut().expect("the daemon runs");
+        let status = wait_for("the daemon ends", within, || child.try_wait().unwrap());
         self.child = None;
-        status.unwrap()
+        status
     }
 
     /// Starts it again on the same data directory, after a SIGTERM if it still runs.
@@ -120,40 +160,76 @@ impl Daemon {
         self.launch();
     }
 
+    /// `restart` of a daemon that may refuse its data.
+    ///
+    /// # Errors
+    /// When it ends before it is healthy: how, and what it said.
+    #[track_caller]
+    pub(crate) fn try_restart(&mut self) -> Result<(), String> {
+        if self.child.is_some() {
+            self.terminate();
+        }
+        self.spawn();
+        self.wait_until_healthy()
+    }
+
+    /// Starts it and kills it `after` a time, healthy or not.
+    #[track_caller]
+    pub(crate) fn kill9_while_it_starts(&mut self, after: Duration) {
+        self.spawn();
+        std::thread::sleep(after);
+        self.kill9();
+    }
+
     #[track_caller]
     fn launch(&mut self) {
-        let address = self.data_dir().join("run/client-url");
+        self.spawn();
+        self.wait_until_healthy().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    fn spawn(&mut self) {
         // A killed daemon leaves its old address behind, which may be another process's by now.
-        let _ = fs::remove_file(&address);
+        let _ = fs::remove_file(self.address_file());
         let log = self.home.path().join("log");
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = clean(binary());
+        let mut command = match self.runner.split_first() {
+            Some((runner, arguments)) => {
+                let mut command = clean(runner.into());
+                command.args(arguments).arg(binary());
+                command
+            }
+            None => clean(binary()),
+        };
         command.arg("run").args(&self.arguments).arg("--data-dir").arg(self.data_dir());
         command.args(["--listen-client-urls", ANY_PORT, "--advertise-client-urls", ANY_PORT]);
         command.current_dir(self.home.path()).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
-        self.wait_until_healthy(&address);
+    }
+
+    fn address_file(&self) -> PathBuf {
+        self.data_dir().join("run/client-url")
     }
 
     #[track_caller]
-    fn wait_until_healthy(&mut self, address: &Path) {
-        let mut url = String::new();
-        let mut ended = None;
+    fn wait_until_healthy(&mut self) -> Result<(), String> {
+        let begin = Instant::now();
+        let address = self.address_file();
         let child = self.child.as_mut().expect("just started");
-        let log = self.home.path().join("log");
-        let log = || fs::read_to_string(&log).unwrap_or_default();
-        wait_until("the daemon is healthy", READY_WITHIN, || {
-            ended = child.try_wait().unwrap();
-            url = fs::read_to_string(address).unwrap_or_default().trim().to_owned();
+        let (url, ended) = wait_for("the daemon is healthy", READY_WITHIN, || {
+            let ended = child.try_wait().unwrap();
+            let url = fs::read_to_string(&address).unwrap_or_default().trim().to_owned();
             let health = http::try_http("GET", &format!("{url}/health"), "");
-            ended.is_some() || health.is_ok_and(|response| response.status == 200)
+            let is_healthy = health.is_ok_and(|response| response.status == 200);
+            (ended.is_some() || is_healthy).then_some((url, ended))
         });
         if let Some(status) = ended {
             self.child = None;
-            panic!("the daemon ended at its start with {status}\n{}", log());
+            return Err(format!("the daemon ended at its start with {status}\n{}", self.log()));
         }
+        self.served_after = begin.elapsed();
         self.url = url;
+        Ok(())
     }
 }
 

@@ -61,11 +61,18 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         return Some(found);
     }
     let package = PACKAGES.iter().find(|(program, _)| *program == name).map_or(name, |row| row.1);
-    let need = format!("needs {name}: install it, on Debian with `apt-get install {package}`");
+    skip(&format!("needs {name}: install it, on Debian with `apt-get install {package}`"));
+    None
+}
+
+/// Says on stderr that the test ends here for want of `need`.
+///
+/// # Panics
+/// When `ALTHING_REQUIRE_ALL=1`.
+pub(crate) fn skip(need: &str) {
     assert!(env::var_os("ALTHING_REQUIRE_ALL").is_none_or(|value| value != "1"), "{need}");
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(io::stderr(), "skipped {test}: {need}");
-    None
 }
 
 /// Looks at `condition` until it holds.

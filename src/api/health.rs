@@ -1,0 +1,47 @@
+//! `/version` and `/health`: what monitors and clients ask before anything else.
+//!
+//! Health is a linearizable read: it answers whether this member can serve, not whether its
+//! process runs. The shapes are etcd 3.5's, newlines (or none) included.
+//!
+//! Deliberately not here: metrics, and alarms, which do not exist yet.
+
+use crate::api::Tree;
+use crate::base::limits::HEALTH_TIMEOUT_MS;
+use crate::node::{Handle, ReadMode};
+use std::convert::Infallible;
+use std::time::Duration;
+use warp::Filter;
+use warp::http::StatusCode;
+use warp::reply::{Reply, Response};
+
+/// The etcd whose APIs the doors speak; clients choose what to ask by these numbers.
+const VERSION: &str = r#"{"etcdserver":"3.5.0","etcdcluster":"3.5.0"}"#;
+
+/// The filters of this API.
+pub(super) fn tree(node: Handle, insecure: bool) -> Tree {
+    let version = warp::path!("version")
+        .and(warp::get())
+        .map(|| warp::reply::with_header(VERSION, "content-type", "application/json"))
+        .map(Reply::into_response);
+    let health =
+        warp::path!("health").and(warp::get()).and_then(move || health(node.clone(), insecure));
+    version.or(health).unify().boxed()
+}
+
+async fn health(node: Handle, insecure: bool) -> Result<Response, Infallible> {
+    let patience = Duration::from_millis(HEALTH_TIMEOUT_MS);
+    let read = tokio::time::timeout(patience, node.read(ReadMode::Linearizable)).await;
+    let healthy = matches!(read, Ok(Ok(_)));
+    let text = text(healthy, insecure);
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(warp::reply::with_status(text, status).into_response())
+}
+
+fn text(healthy: bool, insecure: bool) -> &'static str {
+    match (healthy, insecure) {
+        (true, false) => r#"{"health":"true"}"#,
+        (true, true) => r#"{"health":"true","insecure":"true"}"#,
+        (false, false) => "{\"health\":\"false\"}\n",
+        (false, true) => "{\"health\":\"false\",\"insecure\":\"true\"}\n",
+    }
+}

@@ -1,0 +1,48 @@
+//! The thread that waits for the disk while checkpoints are written, so that the driver does not.
+//!
+//! The core hands out one checkpoint at a time, so the queue holds one.
+
+use crate::base::Fault;
+use crate::node::driver::Finished;
+use crate::node::handle::Shared;
+use crate::store::checkpoint::Checkpoint;
+use crate::store::env::Lmdb;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+/// The thread and the way to it.
+pub(super) struct Checkpointer {
+    work: Option<SyncSender<Checkpoint<Lmdb>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    /// Starts the thread; it reports to the inbox.
+    pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
+        let (work, queue) = sync_channel::<Checkpoint<Lmdb>>(1);
+        let shared = Arc::clone(shared);
+        let thread = Builder::new().name("checkpoint".into()).spawn(move || {
+            for checkpoint in queue {
+                shared.inbox.finished(Finished::Checkpoint(checkpoint.run()));
+            }
+        })?;
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+
+    /// Hands a checkpoint over.
+    pub(super) fn begin(&self, checkpoint: Checkpoint<Lmdb>) -> Result<(), Fault> {
+        let handed = self.work.as_ref().is_some_and(|work| work.send(checkpoint).is_ok());
+        if handed { Ok(()) } else { Err(Fault::Invariant("the checkpoint thread is gone".into())) }
+    }
+
+    /// Waits for the thread to finish what it has.
+    pub(super) fn join(&mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}

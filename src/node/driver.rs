@@ -1,0 +1,292 @@
+//! The one thread that owns the core.
+//!
+//! It takes everything that waits in the inbox as one batch, feeds it to the replica, and carries
+//! out what comes back, in order. With one voter it flushes the log itself: a hop to another
+//! thread costs as much as the flush, and there is nobody else to serve meanwhile; requests that
+//! arrive during the flush are the next batch (`docs/decisions/inline-flush.md`).
+//!
+//! Invariants: outputs are carried out in the order they come; the loop never blocks but on the
+//! inbox and on the log's flush; after a fault it carries out nothing more.
+
+use crate::base::limits::{ELECTION_TICKS, TICK_MS};
+use crate::base::{BootId, Fault, LogIndex, MemberId, Sequence};
+use crate::machine::Proposal;
+use crate::node::Options;
+use crate::node::bootstrap::{NodeError, Opened};
+use crate::node::checkpointer::Checkpointer;
+use crate::node::handle::{Shared, Status, Unserved};
+use crate::node::inbox::{Asked, AskedRead, Waiting};
+use crate::replica::{Input, NotServed, Output, ReadId, Replica, Request, RoleChange, Settled};
+use crate::store::checkpoint::Written;
+use crate::store::env::Lmdb;
+use crate::store::wal::{FileMedium, LogBatch, Wal, WalError};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Work of a helper thread that is done.
+pub(super) enum Finished {
+    /// A checkpoint is durable, or failed.
+    Checkpoint(Result<Written, Fault>),
+}
+
+/// Starts the driver on its thread.
+pub(super) fn start(
+    opened: Opened,
+    options: Options,
+) -> Result<(Arc<Shared>, JoinHandle<()>), NodeError> {
+    let status = Status::new(opened.cluster, opened.member, options);
+    let shared = Arc::new(Shared::new(opened.replica.view(), status));
+    let checkpointer = Checkpointer::start(&shared).map_err(NodeError::System)?;
+    let driver = Driver::new(opened, Arc::clone(&shared), checkpointer);
+    let thread = std::thread::Builder::new().name("core".into());
+    let thread = thread.spawn(move || driver.run()).map_err(NodeError::System)?;
+    Ok((shared, thread))
+}
+
+struct Driver {
+    member: MemberId,
+    boot: BootId,
+    replica: Replica<Lmdb>,
+    wal: Wal<FileMedium>,
+    shared: Arc<Shared>,
+    checkpointer: Checkpointer,
+    /// Clients waiting for a verdict, in the order they asked.
+    asked: BTreeMap<Sequence, oneshot::Sender<Result<crate::machine::Answer, Unserved>>>,
+    /// Clients waiting for leave to read.
+    reading: BTreeMap<ReadId, oneshot::Sender<Result<LogIndex, Unserved>>>,
+    last_sequence: Sequence,
+    last_read: ReadId,
+    outputs: Vec<Output<Lmdb>>,
+}
+
+impl Driver {
+    fn new(opened: Opened, shared: Arc<Shared>, checkpointer: Checkpointer) -> Self {
+        Self {
+            member: opened.member,
+            boot: opened.boot,
+            replica: opened.replica,
+            wal: opened.wal,
+            shared,
+            checkpointer,
+            asked: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            last_sequence: Sequence(0),
+            last_read: ReadId(0),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// The life of the member: runs until it is stopped or has a fault.
+    fn run(mut self) {
+        // Raft's own invariants are panics. One that breaks stops this member, not its process'
+        // duty to say so and to end non-zero.
+        let ended = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let fault = match ended {
+            Ok(Ok(())) => self.finish().and_then(|()| self.wal.close().map_err(log_fault)).err(),
+            Ok(Err(fault)) => Some(fault),
+            Err(_) => Some(Fault::Invariant("the core panicked; see the line above".into())),
+        };
+        self.shared.inbox.stop();
+        self.shared.watches.close();
+        // Dropping the senders tells every waiting client.
+        self.asked.clear();
+        self.reading.clear();
+        drop(self.shared.inbox.take());
+        if let Some(fault) = fault {
+            *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+            self.shared.faulted.notify_one();
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Fault> {
+        let tick = Duration::from_millis(TICK_MS);
+        let mut next_tick = Instant::now();
+        loop {
+            let waiting = self.shared.inbox.take();
+            if waiting.stop {
+                return Ok(());
+            }
+            let is_idle = waiting.is_empty();
+            self.take_in(waiting)?;
+            let now = Instant::now();
+            if now >= next_tick {
+                // A gap (a paused process, a slow disk) counts as one election timeout at most.
+                let missed = now.duration_since(next_tick).as_millis() / u128::from(TICK_MS);
+                for _ in 0..=missed.min(ELECTION_TICKS as u128) {
+                    self.handle(Input::Tick)?;
+                }
+                next_tick = now + tick;
+            } else if self.replica.wants_turn() {
+                self.handle(Input::Continue)?;
+            } else if is_idle {
+                self.shared.inbox.wait(next_tick - now);
+            }
+        }
+    }
+
+    /// Feeds the core what waited, as one batch of each kind.
+    fn take_in(&mut self, waiting: Waiting) -> Result<(), Fault> {
+        for finished in waiting.finished {
+            match finished {
+                Finished::Checkpoint(written) => self.handle(Input::CheckpointDone(written?))?,
+            }
+        }
+        if !waiting.proposals.is_empty() {
+            let requests = waiting.proposals.into_iter().map(|asked| self.number(asked)).collect();
+            self.handle(Input::Propose(requests))?;
+        }
+        if !waiting.reads.is_empty() {
+            let ids = waiting.reads.into_iter().map(|asked| self.number_read(asked)).collect();
+            self.handle(Input::Read(ids))?;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, asked: Asked) -> Request {
+        self.last_sequence = self.last_sequence.next();
+        let sequence = self.last_sequence;
+        self.asked.insert(sequence, asked.reply);
+        let proposal = Proposal {
+            origin: self.member,
+            boot: self.boot,
+            sequence,
+            trace: 0,
+            principal: None,
+            commands: asked.commands,
+        };
+        Request { sequence, proposal: proposal.encode().into() }
+    }
+
+    fn number_read(&mut self, asked: AskedRead) -> ReadId {
+        self.last_read = ReadId(self.last_read.0 + 1);
+        self.reading.insert(self.last_read, asked.reply);
+        self.last_read
+    }
+
+    /// Gives the core an input and carries out everything that follows from it.
+    fn handle(&mut self, input: Input<Lmdb>) -> Result<(), Fault> {
+        let mut outputs = VecDeque::new();
+        let mut next = Some(input);
+        loop {
+            if let Some(input) = next.take() {
+                self.replica.handle(self.shared.clock.now(), input, &mut self.outputs);
+                outputs.extend(self.outputs.drain(..));
+            }
+            let Some(output) = outputs.pop_front() else { return Ok(()) };
+            next = self.carry_out(output)?;
+        }
+    }
+
+    /// Carries out one output; some are done at once and give the next input.
+    fn carry_out(&mut self, output: Output<Lmdb>) -> Result<Option<Input<Lmdb>>, Fault> {
+        match output {
+            Output::WriteLog { job, batch } => {
+                self.write_log(&batch)?;
+                return Ok(Some(Input::LogDone(job)));
+            }
+            Output::Publish { view, changes } => {
+                self.shared.clock.learn(self.replica.machine().clock());
+                self.shared.view.store(Arc::new(view));
+                self.shared.watches.publish(changes);
+            }
+            Output::Answer { sequence, outcome } => {
+                if let Some(reply) = self.asked.remove(&sequence) {
+                    // A client that went away needs no answer.
+                    let _ = reply.send(settled(outcome));
+                }
+            }
+            Output::ReadReady { ids, applied } => self.release_reads(ids, Ok(applied)),
+            Output::ReadFailed(ids) => self.release_reads(ids, Err(Unserved::NoLeader)),
+            Output::Checkpoint(checkpoint) => self.checkpointer.begin(checkpoint)?,
+            Output::ReleaseLog { upto } => self.wal.release(upto).map_err(log_fault)?,
+            Output::Role(role) => self.change_role(role),
+            Output::Fault(fault) => return Err(fault),
+            // This member is alone: nobody to send to, and no door changes its members yet.
+            other @ (Output::Send(..)
+            | Output::BuildSnapshot(_)
+            | Output::DropSnapshot(_)
+            | Output::SendSnapshot { .. }
+            | Output::InstallSnapshot { .. }
+            | Output::DiscardSnapshot { .. }
+            | Output::MembersChanged { .. }) => {
+                let what = format!("a sole voter was asked to {}", other.name());
+                return Err(Fault::Invariant(what));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a batch durable. A full disk is waited for: reads go on meanwhile, requests time out
+    /// at their doors, and nothing was acknowledged. Any other error ends this member.
+    fn write_log(&mut self, batch: &LogBatch) -> Result<(), Fault> {
+        let mut warned = false;
+        loop {
+            match self.wal.write(batch) {
+                Ok(()) => return self.wal.sync().map_err(log_fault),
+                Err(full) if full.is_no_space() && !self.shared.inbox.is_stopping() => {
+                    if !warned {
+                        tracing::error!("{full}: writes wait until there is space");
+                    }
+                    warned = true;
+                    std::thread::park_timeout(Duration::from_millis(TICK_MS));
+                }
+                Err(error) => return Err(log_fault(error)),
+            }
+        }
+    }
+
+    fn release_reads(&mut self, ids: Vec<ReadId>, leave: Result<LogIndex, Unserved>) {
+        for id in ids {
+            if let Some(reply) = self.reading.remove(&id) {
+                let _ = reply.send(leave);
+            }
+        }
+    }
+
+    fn change_role(&mut self, change: RoleChange) {
+        self.shared.reads_alone.store(change.reads_alone, Ordering::Release);
+        let old = self.shared.status.load();
+        let (role, leader, term) = (change.role, change.leader, change.term);
+        if (old.role, old.leader, old.term) == (role, leader, term) {
+            return;
+        }
+        match leader {
+            Some(leader) => tracing::info!("{} of term {term}, led by {leader}", role.name()),
+            None => tracing::info!("{} of term {term}, without a leader", role.name()),
+        }
+        self.shared.status.store(Arc::new(Status { role, leader, term, ..Status::clone(&old) }));
+    }
+
+    /// A polite end: what is applied goes into a last checkpoint, so that the next start replays
+    /// nothing.
+    fn finish(&mut self) -> Result<(), Fault> {
+        self.checkpointer.join();
+        for finished in self.shared.inbox.take().finished {
+            let Finished::Checkpoint(written) = finished;
+            self.handle(Input::CheckpointDone(written?))?;
+        }
+        if let Some(last) = self.replica.last_checkpoint() {
+            let written = last.run()?;
+            self.wal.release(written.applied).map_err(log_fault)?;
+        }
+        Ok(())
+    }
+}
+
+fn settled(outcome: Settled) -> Result<crate::machine::Answer, Unserved> {
+    match outcome {
+        Settled::Applied(answer) => Ok(answer),
+        Settled::CertainlyNot(NotServed::NoLeader) => Err(Unserved::NoLeader),
+        Settled::CertainlyNot(NotServed::Busy) => Err(Unserved::Busy),
+        Settled::Unknown => Err(Unserved::Unknown),
+    }
+}
+
+fn log_fault(error: WalError) -> Fault {
+    Fault::Storage { doing: "writing the log".into(), source: std::io::Error::other(error) }
+}

@@ -1,0 +1,156 @@
+//! The worker process: `althing render-worker`.
+//!
+//! Why: see the header of `engine`. It reads requests from its standard input and writes answers
+//! to its standard output until the input ends; between, it renders.
+//!
+//! Invariants:
+//! * Before the first byte of a template is looked at, the limits are set: address space, no core
+//!   dump, no file written, no process started, few descriptors. CPU time is extended by
+//!   `limits::RENDER_CPU_SECONDS_MAX` for each render; past it, the kernel ends the process.
+//! * A panic of the engine is an error of that render.
+//! * When the parent dies, the input ends, and so does the worker; a looping template ends with
+//!   its CPU time.
+//!
+//! Deliberately not here: tokio, files, the network, the environment.
+//!
+//! Sources: setrlimit(2), proc(5).
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::limits;
+use crate::base::range::KeyRange;
+use crate::render::engine::protocol::{FRAME_BYTES_MAX, FromWorker, Request, ToWorker};
+use crate::render::engine::tera::TeraEngine;
+use crate::render::engine::view::{Fetch, View};
+use crate::render::engine::{Engine, Session};
+use crate::render::source::Item;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The life of a worker; returns its exit code. `main` calls it when the first argument is
+/// `render-worker`.
+#[must_use]
+pub fn worker_main() -> i32 {
+    if let Err(error) = limit_this_process() {
+        let refused = Diagnostic::new("", format!("cannot limit the render worker: {error}"));
+        let _ = send(&FromWorker::Failed { error: Box::new(refused), touched: Vec::new() });
+        return 1;
+    }
+    // The parent reads what happened from the answer or the exit status; a backtrace on the
+    // daemon's standard error would be noise.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut engine = TeraEngine::new();
+    loop {
+        match receive() {
+            Ok(Some(ToWorker::Render(request))) => {
+                allow_cpu();
+                if send(&render(&mut engine, *request)).is_err() {
+                    return 0;
+                }
+            }
+            Ok(None) => return 0,
+            Ok(Some(ToWorker::Items(_) | ToWorker::Unavailable(_))) | Err(_) => return 1,
+        }
+    }
+}
+
+fn render(engine: &mut TeraEngine, request: Request) -> FromWorker {
+    let Request { bundle, scope, surroundings, preloaded } = request;
+    let view = View::new(scope, preloaded, Box::new(Pipe));
+    let session = Session { view, surroundings, failure: None };
+    let path = bundle.files.first().map(|file| file.path.clone()).unwrap_or_default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.render(&bundle, session)));
+    match outcome {
+        Ok((session, Ok(bytes))) => FromWorker::Done { bytes, touched: session.view.touched() },
+        Ok((session, Err(error))) => {
+            FromWorker::Failed { error: Box::new(error), touched: session.view.touched() }
+        }
+        Err(_) => {
+            *engine = TeraEngine::new();
+            let error = Diagnostic::new(path, "the template engine panicked")
+                .help("this is a bug of the engine; please report it with the template");
+            FromWorker::Failed { error: Box::new(error), touched: Vec::new() }
+        }
+    }
+}
+
+/// Asks the parent, who is waiting for exactly that.
+struct Pipe;
+
+impl Fetch for Pipe {
+    fn fetch(&mut self, range: &KeyRange) -> Result<Vec<Item>, String> {
+        let broken = |error: std::io::Error| format!("the daemon is gone: {error}");
+        send(&FromWorker::Range(range.clone())).map_err(broken)?;
+        match receive().map_err(broken)? {
+            Some(ToWorker::Items(items)) => Ok(items),
+            Some(ToWorker::Unavailable(why)) => Err(why),
+            Some(ToWorker::Render(_)) | None => Err("the daemon gave this render up".to_owned()),
+        }
+    }
+}
+
+fn receive() -> std::io::Result<Option<ToWorker>> {
+    let mut input = std::io::stdin().lock();
+    let mut length = [0; 4];
+    match input.read_exact(&mut length) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(std::io::Error::other("frame too long"));
+    }
+    let mut frame = vec![0; length];
+    input.read_exact(&mut frame)?;
+    ToWorker::decode(&frame).map(Some).map_err(std::io::Error::other)
+}
+
+fn send(message: &FromWorker) -> std::io::Result<()> {
+    let body = message.encode();
+    let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
+    let mut frame = Vec::with_capacity(4 + body.len());
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&body);
+    // Not `Stdout`: it buffers by lines and would cut a frame into many writes.
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    File::from(output).write_all(&frame)
+}
+
+fn limit_this_process() -> std::io::Result<()> {
+    let fixed = |resource, wanted: u64| {
+        // Whoever started the daemon may have set a lower limit, which then holds.
+        let value = wanted.min(getrlimit(resource).maximum.unwrap_or(wanted));
+        setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
+    };
+    fixed(Resource::As, limits::RENDER_MEMORY_BYTES_MAX)?;
+    fixed(Resource::Core, 0)?;
+    fixed(Resource::Fsize, 0)?;
+    fixed(Resource::Nproc, 0)?;
+    fixed(Resource::Nofile, 16)?;
+    Ok(())
+}
+
+/// Lets the process compute for one render more. If the time used so far cannot be read, the
+/// parent's wall clock is the only limit left.
+fn allow_cpu() {
+    if let Some(used) = cpu_seconds_used() {
+        // The kernel counts whole seconds; one more keeps the full allowance.
+        let allowed = used + limits::RENDER_CPU_SECONDS_MAX + 1;
+        let maximum = getrlimit(Resource::Cpu).maximum;
+        let current = Some(allowed.min(maximum.unwrap_or(allowed)));
+        let _ = setrlimit(Resource::Cpu, Rlimit { current, maximum });
+    }
+}
+
+/// User and system time of this process: fields 14 and 15 of `/proc/self/stat`, in hundredths of
+/// a second on every Linux.
+fn cpu_seconds_used() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name in parentheses and may hold spaces.
+    let mut fields = stat.rsplit(") ").next()?.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) / 100)
+}

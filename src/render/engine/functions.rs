@@ -1,0 +1,205 @@
+//! The functions a template calls: keys, and what it may know of its host.
+//!
+//! All take keyword arguments, as Tera does. A missing key fails the render unless a default is
+//! given: a file with a hole in it is worse than the old file.
+//!
+//! | function | returns |
+//! |---|---|
+//! | `getv(key=, default=)` | the value; a key with an empty value does not take the default |
+//! | `get(key=)` | `{key, name, value, json, mod_revision, ttl}` |
+//! | `gets(pattern=)` | a list of those, in key order |
+//! | `getvs(pattern=)` | their values, in key order |
+//! | `ls(path=)`, `lsdir(path=)` | names of children; of those that have children |
+//! | `exists(key=)` | whether there is a value |
+//! | `getenv(name=, default=)` | a variable the daemon lets templates see, else the default |
+//! | `node()`, `revision()` | this host, as the daemon describes it; the revision rendered from |
+//!
+//! Invariant: a function that fails leaves the key it was about in the session, so that the error
+//! can name it.
+//!
+//! Deliberately not here: name lookups over the network, which would make a render depend on
+//! something that is not in its revision.
+//!
+//! Sources: `contracts/render.md` section 4, confd's template functions.
+
+use crate::render::engine::view::ViewError;
+use crate::render::engine::{Failure, Session};
+use crate::render::source::Item;
+use std::sync::{Arc, Mutex, PoisonError};
+use tera::value::Key;
+use tera::{Error, Kwargs, Map, State, Tera, TeraResult, Value};
+
+/// The session of the render that is running; functions and filters live longer than it.
+pub(crate) type Shared = Arc<Mutex<Option<Session>>>;
+
+/// Runs `work` on the session.
+pub(crate) fn with<T>(
+    shared: &Shared,
+    work: impl FnOnce(&mut Session) -> TeraResult<T>,
+) -> TeraResult<T> {
+    // A panic inside a render ends that render only; the session is replaced before the next.
+    let mut session = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let session = session.as_mut().ok_or_else(|| Error::message("no render is running"))?;
+    work(session)
+}
+
+/// Notes key and help for the error that is about to be returned.
+pub(crate) fn fail(session: &mut Session, key: Option<&str>, help: &str, message: String) -> Error {
+    let help = Some(help).filter(|help| !help.is_empty()).map(Box::from);
+    session.failure = Some(Failure { key: key.map(Box::from), help });
+    Error::message(message)
+}
+
+/// Registers all functions.
+pub(crate) fn register(tera: &mut Tera, shared: &Shared) {
+    let s = shared.clone();
+    tera.register_function("getv", move |args: Kwargs, _: &State| getv(&s, &args));
+    let s = shared.clone();
+    tera.register_function("get", move |args: Kwargs, _: &State| get(&s, &args));
+    let s = shared.clone();
+    tera.register_function("gets", move |args: Kwargs, _: &State| gets(&s, &args));
+    let s = shared.clone();
+    tera.register_function("getvs", move |args: Kwargs, _: &State| getvs(&s, &args));
+    let s = shared.clone();
+    tera.register_function("ls", move |args: Kwargs, _: &State| list(&s, &args, false));
+    let s = shared.clone();
+    tera.register_function("lsdir", move |args: Kwargs, _: &State| list(&s, &args, true));
+    let s = shared.clone();
+    tera.register_function("exists", move |args: Kwargs, _: &State| {
+        let key: &str = args.must_get("key")?;
+        with(&s, |session| Ok(read(session, key)?.is_some()))
+    });
+    let s = shared.clone();
+    tera.register_function("getenv", move |args: Kwargs, _: &State| getenv(&s, &args));
+    let s = shared.clone();
+    tera.register_function("node", move |_: Kwargs, _: &State| {
+        with(&s, |session| Ok(node(&session.surroundings.node)))
+    });
+    let s = shared.clone();
+    tera.register_function("revision", move |_: Kwargs, _: &State| {
+        with(&s, |session| Ok(session.surroundings.revision.0))
+    });
+}
+
+fn getv(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    let key: &str = args.must_get("key")?;
+    let default: Option<Value> = args.get("default")?;
+    with(shared, |session| match (read(session, key)?, default) {
+        (Some(item), _) => Ok(Value::from(text(session, key, &item)?)),
+        (None, Some(default)) => Ok(default),
+        (None, None) => Err(missing(session, key, "getv")),
+    })
+}
+
+fn get(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    let key: &str = args.must_get("key")?;
+    with(shared, |session| match read(session, key)? {
+        Some(item) => described(session, key, &item),
+        None => Err(missing(session, key, "get")),
+    })
+}
+
+fn missing(session: &mut Session, key: &str, function: &str) -> Error {
+    let help = match function {
+        "getv" => format!("set it, or give a default: getv(key=\"{key}\", default=\"...\")"),
+        _ => format!("set it, or ask first: {{% if exists(key=\"{key}\") %}}"),
+    };
+    fail(session, Some(key), &help, format!("key does not exist: {key}"))
+}
+
+fn gets(shared: &Shared, args: &Kwargs) -> TeraResult<Vec<Value>> {
+    let pattern: &str = args.must_get("pattern")?;
+    with(shared, |session| {
+        let found = matching(session, pattern)?;
+        found.iter().map(|(name, item)| described(session, name, item)).collect()
+    })
+}
+
+fn getvs(shared: &Shared, args: &Kwargs) -> TeraResult<Vec<Value>> {
+    let pattern: &str = args.must_get("pattern")?;
+    with(shared, |session| {
+        let found = matching(session, pattern)?;
+        found.iter().map(|(name, item)| Ok(Value::from(text(session, name, item)?))).collect()
+    })
+}
+
+fn list(shared: &Shared, args: &Kwargs, directories_only: bool) -> TeraResult<Vec<String>> {
+    let path: &str = args.must_get("path")?;
+    with(shared, |session| {
+        let children = session.view.children(path, directories_only);
+        children.map_err(|error| explain(session, path, &error))
+    })
+}
+
+fn getenv(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    let name: &str = args.must_get("name")?;
+    let default: Option<Value> = args.get("default")?;
+    with(shared, |session| {
+        let found = session.surroundings.environment.iter().find(|(known, _)| known == name);
+        // As in confd, a variable that is set but empty takes the default.
+        let value = found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty());
+        Ok(value.map(Value::from).or(default).unwrap_or_else(|| Value::from("")))
+    })
+}
+
+fn node(facts: &[(String, String)]) -> Value {
+    let mut facts: Vec<_> = facts.iter().collect();
+    facts.sort();
+    let pairs = facts
+        .into_iter()
+        .map(|(name, value)| (Key::from(name.clone()), Value::from(value.as_str())));
+    Value::from(pairs.collect::<Map>())
+}
+
+fn read(session: &mut Session, key: &str) -> TeraResult<Option<Item>> {
+    let item = session.view.get(key);
+    item.map_err(|error| explain(session, key, &error))
+}
+
+fn matching(session: &mut Session, pattern: &str) -> TeraResult<Vec<(String, Item)>> {
+    let found = session.view.matching(pattern);
+    found.map_err(|error| explain(session, pattern, &error))
+}
+
+fn explain(session: &mut Session, key: &str, error: &ViewError) -> Error {
+    let help = match error {
+        ViewError::Outside { keys, .. } => {
+            format!("add it to `keys` of the resource (now: {keys}), or leave `keys` out")
+        }
+        ViewError::BadPattern(_) => "a `\\` before `[`, `*` or `?` takes it as it is".to_owned(),
+        ViewError::TooMuch => "read less, or split the file into several".to_owned(),
+        ViewError::BadPath(_) | ViewError::Unavailable(_) => String::new(),
+    };
+    fail(session, Some(key), &help, error.to_string())
+}
+
+fn text(session: &mut Session, name: &str, item: &Item) -> TeraResult<String> {
+    String::from_utf8(item.value.to_vec()).map_err(|_| {
+        let help = "templates make text; store it as base64 and use `| b64decode`";
+        fail(session, Some(name), help, format!("the value of {name} is not UTF-8 text"))
+    })
+}
+
+/// An item as a map, its keys always in this order.
+fn described(session: &mut Session, name: &str, item: &Item) -> TeraResult<Value> {
+    let value = text(session, name, item)?;
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let json = parse_json(&value).unwrap_or_else(|_| Value::none());
+    let fields = [
+        ("key", Value::from(name)),
+        ("name", Value::from(last)),
+        ("value", Value::from(value)),
+        ("json", json),
+        ("mod_revision", Value::from(item.mod_revision.0)),
+        ("ttl", Value::from(item.ttl_seconds)),
+    ];
+    let pairs = fields.into_iter().map(|(name, value)| (Key::from(name), value));
+    Ok(Value::from(pairs.collect::<Map>()))
+}
+
+/// JSON text as a value, objects sorted by key so that loops over them are stable.
+pub(crate) fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+    let mut json: serde_json::Value = serde_json::from_str(text)?;
+    json.sort_all_objects();
+    Ok(Value::from_serializable(&json))
+}

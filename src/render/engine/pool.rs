@@ -1,0 +1,264 @@
+//! The daemon's side of the render workers: starting, asking, stopping.
+//!
+//! The way of a render: a free worker or a new one -> one `Render` frame with templates and the
+//! keys used last time -> its questions answered from the snapshot -> bytes. A worker that fails
+//! to answer in time, or dies, is killed and the render fails; the next one gets a fresh worker.
+//!
+//! Invariants:
+//! * At most `limits::RENDER_WORKERS_MAX` workers; each runs one render at a time.
+//! * A worker inherits nothing: empty environment, two pipes, no terminal.
+//! * A dropped `render` future kills the worker it was using.
+//! * The time of a render is bounded by `limits::RENDER_WALL_MS_MAX`, waiting for a worker aside.
+//!
+//! Deliberately not here: what a template is (`bundle`), and when to render (`worker`).
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::limits;
+use crate::base::range::KeyRange;
+use crate::render::engine::Surroundings;
+use crate::render::engine::bundle::Bundle;
+use crate::render::engine::protocol::{FRAME_BYTES_MAX, FromWorker, Request, ToWorker};
+use crate::render::scope::Scope;
+use crate::render::source::{Item, Snapshot};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// What to render and from what.
+pub(crate) struct Job<'a> {
+    pub(crate) bundle: Bundle,
+    pub(crate) scope: Scope,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) snapshot: &'a dyn Snapshot,
+    /// Ranges the template will probably ask for.
+    pub(crate) likely: Vec<KeyRange>,
+}
+
+/// A finished render, good or bad, and what it read on the way.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    pub(crate) outcome: Result<Vec<u8>, Box<Diagnostic>>,
+    pub(crate) touched: Vec<KeyRange>,
+}
+
+/// The workers.
+pub(crate) struct Pool {
+    program: PathBuf,
+    slots: Semaphore,
+    idle: Mutex<Vec<Worker>>,
+}
+
+struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    used: Instant,
+}
+
+impl Pool {
+    /// A pool that starts `program render-worker`; `None` = this very binary, by `/proc/self/exe`
+    /// so that it is found even after an upgrade replaced the file.
+    pub(crate) fn new(program: Option<PathBuf>) -> Self {
+        Self {
+            program: program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")),
+            slots: Semaphore::new(limits::RENDER_WORKERS_MAX),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Renders once.
+    pub(crate) async fn render(&self, job: Job<'_>) -> Rendered {
+        let path = job.bundle.files.first().map(|file| file.path.clone()).unwrap_or_default();
+        let failed = |message: String, touched: Vec<KeyRange>| Rendered {
+            outcome: Err(Box::new(Diagnostic::new(path.clone(), message))),
+            touched,
+        };
+        // The semaphore is never closed, so there is nothing to handle.
+        let _slot = self.slots.acquire().await;
+        let mut worker = match self.take() {
+            Ok(worker) => worker,
+            Err(error) => {
+                let program = self.program.display();
+                return failed(
+                    format!("cannot start the render worker {program}: {error}"),
+                    job.likely,
+                );
+            }
+        };
+        let mut asked = job.likely.clone();
+        let limit = Duration::from_millis(limits::RENDER_WALL_MS_MAX);
+        match tokio::time::timeout(limit, worker.exchange(job, &mut asked)).await {
+            Ok(Ok(rendered)) => {
+                worker.used = Instant::now();
+                self.give_back(worker);
+                rendered
+            }
+            Ok(Err(error)) => failed(worker.autopsy(&error).await, asked),
+            Err(_) => {
+                let seconds = limits::RENDER_WALL_MS_MAX / 1_000;
+                // Without this, the killed worker would be a zombie until tokio looks.
+                let _ = worker.child.kill().await;
+                failed(format!("the render did not end within {seconds} s and was stopped"), asked)
+            }
+        }
+    }
+
+    /// Ends workers that were not used for `limits::RENDER_WORKER_IDLE_MS`.
+    pub(crate) fn end_idle(&self) {
+        let limit = Duration::from_millis(limits::RENDER_WORKER_IDLE_MS);
+        self.lock().retain(|worker| worker.used.elapsed() < limit);
+    }
+
+    /// Ends all workers that are not rendering, and waits for them.
+    pub(crate) async fn shutdown(&self) {
+        let workers = std::mem::take(&mut *self.lock());
+        for mut worker in workers {
+            let _ = worker.child.kill().await;
+        }
+    }
+
+    fn take(&self) -> std::io::Result<Worker> {
+        while let Some(mut worker) = self.lock().pop() {
+            if matches!(worker.child.try_wait(), Ok(None)) {
+                return Ok(worker);
+            }
+        }
+        self.start()
+    }
+
+    fn give_back(&self, worker: Worker) {
+        self.lock().push(worker);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) -> std::io::Result<Worker> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.arg0("althing").arg("render-worker").env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Its own group: a Ctrl-C at the daemon's terminal is the daemon's affair.
+        let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (input, output) = pipes.ok_or_else(|| std::io::Error::other("no pipes"))?;
+        Ok(Worker { child, input, output, used: Instant::now() })
+    }
+}
+
+impl Worker {
+    async fn exchange(
+        &mut self,
+        job: Job<'_>,
+        asked: &mut Vec<KeyRange>,
+    ) -> std::io::Result<Rendered> {
+        let preloaded = match preload(job.snapshot, &job.likely).await {
+            Ok(preloaded) => preloaded,
+            Err(why) => {
+                let error = Box::new(Diagnostic::new("", why));
+                return Ok(Rendered { outcome: Err(error), touched: job.likely });
+            }
+        };
+        let Job { bundle, scope, surroundings, snapshot, .. } = job;
+        let request = Request { bundle, scope, surroundings, preloaded };
+        self.send(&ToWorker::Render(Box::new(request))).await?;
+        loop {
+            match self.receive().await? {
+                FromWorker::Range(range) => {
+                    if asked.len() < limits::RENDER_TOUCHED_MAX {
+                        asked.push(range.clone());
+                    }
+                    let answer = match snapshot.range(range).await {
+                        Ok(items) => ToWorker::Items(items),
+                        Err(error) => ToWorker::Unavailable(error.to_string()),
+                    };
+                    self.send(&answer).await?;
+                }
+                FromWorker::Done { bytes, touched } => {
+                    return Ok(Rendered { outcome: Ok(bytes), touched });
+                }
+                FromWorker::Failed { error, touched } => {
+                    return Ok(Rendered { outcome: Err(error), touched });
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &ToWorker) -> std::io::Result<()> {
+        let body = message.encode();
+        if body.len() > FRAME_BYTES_MAX {
+            return Err(std::io::Error::other("the keys do not fit into one message"));
+        }
+        let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
+        let mut frame = Vec::with_capacity(4 + body.len());
+        frame.extend_from_slice(&length.to_le_bytes());
+        frame.extend_from_slice(&body);
+        self.input.write_all(&frame).await
+    }
+
+    async fn receive(&mut self) -> std::io::Result<FromWorker> {
+        let length = self.output.read_u32_le().await? as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(std::io::Error::other("the worker sent a frame that is too long"));
+        }
+        let mut frame = vec![0; length];
+        self.output.read_exact(&mut frame).await?;
+        FromWorker::decode(&frame).map_err(std::io::Error::other)
+    }
+
+    /// Why a worker broke off, from how it died.
+    async fn autopsy(mut self, error: &std::io::Error) -> String {
+        let died = tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await;
+        match died {
+            Ok(Ok(status)) => cause_of_death(status),
+            Ok(Err(_)) | Err(_) => format!("the render worker broke off: {error}"),
+        }
+    }
+}
+
+fn cause_of_death(status: ExitStatus) -> String {
+    const SIGABRT: i32 = 6;
+    const SIGKILL: i32 = 9;
+    const SIGSEGV: i32 = 11;
+    const SIGXCPU: i32 = 24;
+    match status.signal() {
+        Some(SIGXCPU) => {
+            let seconds = limits::RENDER_CPU_SECONDS_MAX;
+            format!(
+                "the template computed for more than {seconds} s and was stopped; is it looping?"
+            )
+        }
+        Some(SIGABRT) => {
+            let mib = limits::RENDER_MEMORY_BYTES_MAX / 1024 / 1024;
+            format!("the template needed more than {mib} MiB of memory and was stopped")
+        }
+        Some(SIGSEGV) => "the template is nested too deeply and was stopped".to_owned(),
+        Some(SIGKILL) => "the render worker was killed, by the system or by somebody".to_owned(),
+        Some(other) => format!("the render worker died by signal {other}"),
+        None => format!("the render worker ended with {status}"),
+    }
+}
+
+/// Reads what the template will probably want, within bounds.
+async fn preload(
+    snapshot: &dyn Snapshot,
+    likely: &[KeyRange],
+) -> Result<Vec<(KeyRange, Vec<Item>)>, String> {
+    let mut loaded = Vec::new();
+    let mut bytes = 0;
+    for range in likely.iter().take(limits::RENDER_PRELOAD_RANGES_MAX) {
+        let items = snapshot.range(range.clone()).await.map_err(|error| error.to_string())?;
+        bytes += items.iter().map(|item| item.key.len() + item.value.len()).sum::<usize>();
+        if bytes > limits::RENDER_PRELOAD_BYTES_MAX {
+            break;
+        }
+        loaded.push((range.clone(), items));
+    }
+    Ok(loaded)
+}

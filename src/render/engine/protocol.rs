@@ -1,0 +1,224 @@
+//! The words between the daemon and a render worker.
+//!
+//! A frame is its length (4 bytes, little-endian) and that many bytes of `base::codec`. The
+//! parent sends one `Render` and then answers `Range` questions until `Done` or `Failed` comes.
+//! Both ends are the same binary, so there is no version.
+//!
+//! Invariant: a frame is at most `FRAME_BYTES_MAX` long; the reader refuses a longer one before
+//! it allocates.
+//!
+//! Deliberately not here: reading and writing the pipe (`child` blocks, `pool` awaits).
+
+use crate::base::codec::{Malformed, Reader, Writer};
+use crate::base::diagnostic::Diagnostic;
+use crate::base::id::Revision;
+use crate::base::limits;
+use crate::base::range::KeyRange;
+use crate::render::engine::Surroundings;
+use crate::render::engine::bundle::Bundle;
+use crate::render::scope::Scope;
+use crate::render::source::Item;
+use bytes::Bytes;
+
+/// The largest output or input and room for what is around it.
+pub(crate) const FRAME_BYTES_MAX: usize = limits::RENDER_OUTPUT_BYTES_MAX + 16 * 1024 * 1024;
+
+/// Parent to worker.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ToWorker {
+    Render(Box<Request>),
+    Items(Vec<Item>),
+    Unavailable(String),
+}
+
+/// Everything one render starts with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) bundle: Bundle,
+    pub(crate) scope: Scope,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) preloaded: Vec<(KeyRange, Vec<Item>)>,
+}
+
+/// Worker to parent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum FromWorker {
+    Range(KeyRange),
+    Done { bytes: Vec<u8>, touched: Vec<KeyRange> },
+    Failed { error: Box<Diagnostic>, touched: Vec<KeyRange> },
+}
+
+impl ToWorker {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        match self {
+            Self::Render(request) => {
+                out.u8(1);
+                request.bundle.encode(&mut out);
+                request.scope.encode(&mut out);
+                request.surroundings.encode(&mut out);
+                out.uint(request.preloaded.len() as u64);
+                for (range, items) in &request.preloaded {
+                    encode_range(&mut out, range);
+                    encode_items(&mut out, items);
+                }
+            }
+            Self::Items(items) => encode_items(out.u8(2), items),
+            Self::Unavailable(why) => {
+                out.u8(3).bytes(why.as_bytes());
+            }
+        }
+        out.into_vec()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Reader::new(bytes);
+        let message = match input.u8()? {
+            1 => Self::Render(Box::new(decode_request(&mut input)?)),
+            2 => Self::Items(decode_items(&mut input)?),
+            3 => Self::Unavailable(String::from_utf8_lossy(input.bytes()?).into_owned()),
+            value => return Err(Malformed::Unknown { what: "message", value: value.into() }),
+        };
+        input.finish()?;
+        Ok(message)
+    }
+}
+
+fn decode_request(input: &mut Reader<'_>) -> Result<Request, Malformed> {
+    let bundle = Bundle::decode(input)?;
+    let scope = Scope::decode(input)?;
+    let surroundings = Surroundings::decode(input)?;
+    let mut preloaded = Vec::new();
+    for _ in 0..input.uint()? {
+        preloaded.push((decode_range(input)?, decode_items(input)?));
+    }
+    Ok(Request { bundle, scope, surroundings, preloaded })
+}
+
+impl FromWorker {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        match self {
+            Self::Range(range) => encode_range(out.u8(1), range),
+            Self::Done { bytes, touched } => {
+                out.u8(2).bytes(bytes);
+                encode_ranges(&mut out, touched);
+            }
+            Self::Failed { error, touched } => {
+                error.encode(out.u8(3));
+                encode_ranges(&mut out, touched);
+            }
+        }
+        out.into_vec()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Reader::new(bytes);
+        let message = match input.u8()? {
+            1 => Self::Range(decode_range(&mut input)?),
+            2 => {
+                let bytes = input.bytes()?.to_vec();
+                Self::Done { bytes, touched: decode_ranges(&mut input)? }
+            }
+            3 => {
+                let error = Box::new(Diagnostic::decode(&mut input)?);
+                Self::Failed { error, touched: decode_ranges(&mut input)? }
+            }
+            value => return Err(Malformed::Unknown { what: "message", value: value.into() }),
+        };
+        input.finish()?;
+        Ok(message)
+    }
+}
+
+fn encode_range(out: &mut Writer, range: &KeyRange) {
+    out.bytes(&range.start).option(range.end.as_ref(), |out, end| {
+        out.bytes(end);
+    });
+}
+
+fn decode_range(input: &mut Reader<'_>) -> Result<KeyRange, Malformed> {
+    let start = Bytes::copy_from_slice(input.bytes()?);
+    let end = input.option(|input| Ok(Bytes::copy_from_slice(input.bytes()?)))?;
+    Ok(KeyRange { start, end })
+}
+
+fn encode_ranges(out: &mut Writer, ranges: &[KeyRange]) {
+    out.uint(ranges.len() as u64);
+    for range in ranges {
+        encode_range(out, range);
+    }
+}
+
+fn decode_ranges(input: &mut Reader<'_>) -> Result<Vec<KeyRange>, Malformed> {
+    (0..input.uint()?).map(|_| decode_range(input)).collect()
+}
+
+fn encode_items(out: &mut Writer, items: &[Item]) {
+    out.uint(items.len() as u64);
+    for item in items {
+        out.bytes(&item.key).bytes(&item.value).uint(item.mod_revision.0);
+        out.option(item.ttl_seconds, |out, ttl| {
+            out.uint(ttl);
+        });
+    }
+}
+
+fn decode_items(input: &mut Reader<'_>) -> Result<Vec<Item>, Malformed> {
+    (0..input.uint()?).map(|_| decode_item(input)).collect()
+}
+
+fn decode_item(input: &mut Reader<'_>) -> Result<Item, Malformed> {
+    Ok(Item {
+        key: Bytes::copy_from_slice(input.bytes()?),
+        value: Bytes::copy_from_slice(input.bytes()?),
+        mod_revision: Revision(input.uint()?),
+        ttl_seconds: input.option(|input| input.uint())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::path::KeyPath;
+
+    #[test]
+    fn messages_survive_the_pipe() {
+        let item = Item {
+            key: "/a".into(),
+            value: "v".into(),
+            mod_revision: Revision(3),
+            ttl_seconds: Some(9),
+        };
+        let range = KeyRange::single(&"/a".into());
+        let request = Request {
+            bundle: Bundle::default(),
+            scope: Scope::new(KeyPath::root(), &[]).unwrap(),
+            surroundings: Surroundings {
+                revision: Revision(4),
+                node: vec![("name".into(), "n1".into())],
+                environment: vec![],
+            },
+            preloaded: vec![(range.clone(), vec![item.clone()])],
+        };
+        let down = [
+            ToWorker::Render(Box::new(request)),
+            ToWorker::Items(vec![item]),
+            ToWorker::Unavailable("no".into()),
+        ];
+        for message in down {
+            assert_eq!(ToWorker::decode(&message.encode()), Ok(message));
+        }
+        let touched = vec![range.clone(), KeyRange::all()];
+        let error = Box::new(Diagnostic::new("f", "m").help("h"));
+        let up = [
+            FromWorker::Range(range),
+            FromWorker::Done { bytes: b"out".to_vec(), touched: touched.clone() },
+            FromWorker::Failed { error, touched },
+        ];
+        for message in up {
+            assert_eq!(FromWorker::decode(&message.encode()), Ok(message));
+        }
+        assert!(ToWorker::decode(&[9]).is_err() && FromWorker::decode(&[]).is_err());
+    }
+}

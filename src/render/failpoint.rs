@@ -1,0 +1,117 @@
+//! Named points between the steps of a pass, where a test can stop it.
+//!
+//! Why: "kill -9 between any two steps leaves a whole file and an owed reload" is a promise that
+//! only a kill at each of them can prove. The points are compiled in always and cost one load;
+//! they lie on the path of a changed file only.
+//!
+//! Invariant: without a test asking for it, no point does anything.
+//!
+//! Deliberately not here: points in the store.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// A point of a pass, in the order they are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failpoint {
+    /// The bytes are there, nothing is on disk.
+    Rendered,
+    /// The staged file is complete beside the destination.
+    Staged,
+    /// The check command has passed it.
+    Checked,
+    /// The owed mark is durable, the destination still old.
+    Owed,
+    /// The destination is new, its directory not synced.
+    Renamed,
+    /// The new destination is durable, the reload has not run.
+    Synced,
+    /// The reload has succeeded, the mark is still there.
+    Reloaded,
+}
+
+impl Failpoint {
+    /// Every point, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Rendered,
+        Self::Staged,
+        Self::Checked,
+        Self::Owed,
+        Self::Renamed,
+        Self::Synced,
+        Self::Reloaded,
+    ];
+
+    /// The name `ALTHING_FAILPOINT` takes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rendered => "render-rendered",
+            Self::Staged => "render-staged",
+            Self::Checked => "render-checked",
+            Self::Owed => "render-owed",
+            Self::Renamed => "render-renamed",
+            Self::Synced => "render-synced",
+            Self::Reloaded => "render-reloaded",
+        }
+    }
+}
+
+/// A pass was stopped on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped at failpoint {}", .0.name())]
+pub struct Tripped(pub Failpoint);
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Abort,
+    Fail,
+}
+
+/// Which point is armed, if any. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Failpoints(Arc<Mutex<Option<(Failpoint, Action)>>>);
+
+impl Failpoints {
+    /// No point is armed.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The point named by `ALTHING_FAILPOINT` aborts the process, as a kill would; a name that is
+    /// not ours arms nothing.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let name = std::env::var("ALTHING_FAILPOINT").unwrap_or_default();
+        let point = Failpoint::ALL.into_iter().find(|point| point.name() == name);
+        Self(Arc::new(Mutex::new(point.map(|point| (point, Action::Abort)))))
+    }
+
+    /// From now on, passes fail when they reach `point`.
+    pub fn fail_at(&self, point: Failpoint) {
+        *self.lock() = Some((point, Action::Fail));
+    }
+
+    /// No point is armed any more.
+    pub fn disarm(&self) {
+        *self.lock() = None;
+    }
+
+    /// Reaches a point.
+    ///
+    /// # Errors
+    /// When it is armed to fail.
+    pub fn reach(&self, point: Failpoint) -> Result<(), Tripped> {
+        match *self.lock() {
+            Some((armed, Action::Abort)) if armed == point => std::process::abort(),
+            Some((armed, Action::Fail)) if armed == point => Err(Tripped(point)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Failpoint, Action)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

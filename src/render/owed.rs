@@ -1,0 +1,157 @@
+//! What is remembered of a rendered file across restarts: its revision, and whether its service
+//! still has to be told.
+//!
+//! Why: confd forgot a failed reload, so a service ran with old settings beside a new file until
+//! somebody noticed. Here the debt is on disk before the file is replaced, and is cleared after
+//! the reload has succeeded. A second, useless reload is possible after a crash; a missing one is
+//! not.
+//!
+//! The way of the data: one small file per destination, `<state>/<hash of path>.mark`, replaced
+//! atomically.
+//!
+//! Invariants:
+//! * A mark that says *owed* is durable before the destination is renamed.
+//! * A damaged mark counts as owed, at revision 0.
+//! * Marks that owe nothing are written without a sync: losing one costs nothing but the memory
+//!   of a revision.
+//!
+//! Deliberately not here: running the reload.
+
+use crate::base::codec::{Malformed, Reader, Writer};
+use crate::base::id::Revision;
+use crate::sys::file::{self, Durability, FileError};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64;
+
+const FORMAT: u64 = 1;
+
+/// What is known of one destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Resource that rendered it.
+    pub resource: String,
+    /// Revision it was rendered from.
+    pub revision: Revision,
+    /// Sum of its bytes.
+    pub sum: u64,
+    /// Sum of the reload command that is owed.
+    pub command_sum: u64,
+    /// Whether the reload has yet to succeed.
+    pub owed: bool,
+}
+
+/// The marks of one daemon.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    directory: PathBuf,
+}
+
+/// Sum of bytes, for comparing only: it is no protection against somebody who wants a collision.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+impl Ledger {
+    /// Marks below `directory`, which is made if missing, for this user only.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(directory: &Path) -> Result<Self, FileError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(FileError::at("create directory", directory))?;
+        Ok(Self { directory: directory.to_path_buf() })
+    }
+
+    /// The file that holds the mark of `dest`.
+    #[must_use]
+    pub fn path_of(&self, dest: &Path) -> PathBuf {
+        self.directory.join(format!("{:016x}.mark", sum(dest.as_os_str().as_bytes())))
+    }
+
+    /// The mark of `dest`; one that was never written owes nothing.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn read(&self, dest: &Path) -> Result<Mark, FileError> {
+        let path = self.path_of(dest);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(decode(&bytes, dest).unwrap_or_else(|error| {
+                tracing::warn!("{}: {error}; taking a reload as owed", path.display());
+                Mark { owed: true, ..Mark::default() }
+            })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Mark::default()),
+            Err(error) => Err(FileError::at("read", &path)(error)),
+        }
+    }
+
+    /// Writes the mark of `dest`; durable if it owes something.
+    ///
+    /// # Errors
+    /// When a step of the replacement fails.
+    pub fn write(&self, dest: &Path, mark: &Mark) -> Result<(), FileError> {
+        let how = if mark.owed { Durability::Durable } else { Durability::Lazy };
+        file::replace(&self.path_of(dest), &encode(mark, dest), 0o600, how)
+    }
+}
+
+fn encode(mark: &Mark, dest: &Path) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).bytes(mark.resource.as_bytes());
+    out.uint(mark.revision.0).fixed(mark.sum).fixed(mark.command_sum).bool(mark.owed);
+    let check = crc32c::crc32c(out.as_slice());
+    out.fixed(check.into());
+    out.into_vec()
+}
+
+fn decode(bytes: &[u8], dest: &Path) -> Result<Mark, Malformed> {
+    let mut input = Reader::new(bytes);
+    match input.uint()? {
+        FORMAT => {}
+        found => return Err(Malformed::NewerFormat { what: "render mark", found, newest: FORMAT }),
+    }
+    let same_file = input.bytes()? == dest.as_os_str().as_bytes();
+    let mark = Mark {
+        resource: String::from_utf8_lossy(input.bytes()?).into_owned(),
+        revision: Revision(input.uint()?),
+        sum: input.fixed()?,
+        command_sum: input.fixed()?,
+        owed: input.bool()?,
+    };
+    let body = bytes.get(..bytes.len().saturating_sub(8)).unwrap_or_default();
+    let checked = input.fixed()? == u64::from(crc32c::crc32c(body));
+    input.finish()?;
+    if checked && same_file { Ok(mark) } else { Err(Malformed::Checksum { what: "render mark" }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_survive_and_damage_is_owed() {
+        std::fs::create_dir_all("target").unwrap();
+        let dir = tempfile::tempdir_in("target").unwrap();
+        let ledger = Ledger::open(&dir.path().join("a/b")).unwrap();
+        let dest = Path::new("/etc/x.cfg");
+        assert_eq!(ledger.read(dest).unwrap(), Mark::default());
+        let mark = Mark {
+            resource: "x".into(),
+            revision: Revision(9),
+            sum: 1,
+            command_sum: 2,
+            owed: true,
+        };
+        ledger.write(dest, &mark).unwrap();
+        assert_eq!(ledger.read(dest).unwrap(), mark);
+        let mut bytes = std::fs::read(ledger.path_of(dest)).unwrap();
+        let owed_at = bytes.len() - 9;
+        bytes[owed_at] = 0;
+        std::fs::write(ledger.path_of(dest), &bytes).unwrap();
+        assert!(ledger.read(dest).unwrap().owed);
+        std::fs::write(ledger.path_of(dest), "").unwrap();
+        assert!(ledger.read(dest).unwrap().owed);
+    }
+}

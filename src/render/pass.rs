@@ -1,0 +1,339 @@
+//! One pass of one resource: render, stage, check, mark, replace; and the reload after it.
+//!
+//! The order is the promise (DESIGN decision 18): the file is complete and checked before anybody
+//! can see it, and the debt of a reload is on disk before the file changes. The failpoints stand
+//! between the steps.
+//!
+//! Invariants:
+//! * A failure before the rename leaves the old file untouched.
+//! * `Memory::mark` is what the ledger holds.
+//! * Two runs of one command never overlap, whoever asks: resources may share a reload.
+//! * Stopping interrupts renders and commands, never a file operation.
+//!
+//! Deliberately not here: when to run (`worker`).
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::id::Revision;
+use crate::base::limits;
+use crate::base::range::KeyRange;
+use crate::render::engine::Surroundings;
+use crate::render::engine::bundle::Bundle;
+use crate::render::engine::pool::{Job, Pool, Rendered};
+use crate::render::failpoint::{Failpoint, Failpoints, Tripped};
+use crate::render::owed::{self, Ledger, Mark};
+use crate::render::resource::Resource;
+use crate::render::source::{Snapshot, Source, SourceError};
+use crate::render::stage::{self, Compared, Placed, Stage, StageError};
+use crate::sys::exec::{self, CommandLine, ExecError};
+use crate::sys::file::{FileError, sync_directory_of};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Why a pass or reload did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassError {
+    #[error("{0}")]
+    Template(Box<Diagnostic>),
+    #[error("{0}")]
+    Source(SourceError),
+    #[error(
+        "the store is at revision {found}, this file was rendered from {last}: refusing to go \
+         back; if the store was restored from a backup, remove {mark}", mark = mark.display()
+    )]
+    Older { found: Revision, last: Revision, mark: PathBuf },
+    #[error("{0}")]
+    Stage(StageError),
+    #[error("the check refused the new file, the old one stays: {0}")]
+    Check(ExecError),
+    #[error("the reload is owed and will be tried again: {0}")]
+    Reload(ExecError),
+    #[error("{0}")]
+    Tripped(#[from] Tripped),
+    #[error("stopping")]
+    Stopping,
+}
+
+impl From<StageError> for PassError {
+    fn from(error: StageError) -> Self {
+        Self::Stage(error)
+    }
+}
+
+impl From<FileError> for PassError {
+    fn from(error: FileError) -> Self {
+        Self::Stage(StageError::File(error))
+    }
+}
+
+/// The error with its causes, as the user reads it.
+pub(crate) fn told(error: &PassError) -> String {
+    let mut text = error.to_string();
+    let inner: Option<&dyn std::error::Error> = match error {
+        PassError::Stage(error) => Some(error),
+        PassError::Check(error) | PassError::Reload(error) => Some(error),
+        PassError::Template(_)
+        | PassError::Source(_)
+        | PassError::Older { .. }
+        | PassError::Tripped(_)
+        | PassError::Stopping => None,
+    };
+    let mut cause = inner.and_then(std::error::Error::source);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// What all resources share.
+pub(crate) struct Shop {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) pool: Pool,
+    pub(crate) ledger: Ledger,
+    pub(crate) templates: PathBuf,
+    pub(crate) node: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) failpoints: Failpoints,
+    pub(crate) running: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What one resource remembers between passes.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) mark: Mark,
+    /// Newest revision looked at: changes after it matter.
+    pub(crate) seen: Revision,
+    /// What the last render read.
+    pub(crate) touched: Vec<KeyRange>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) told_in_place: bool,
+}
+
+/// What a good pass did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Same,
+    Replaced,
+}
+
+impl Memory {
+    pub(crate) fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
+        Self { mark, seen: Revision(0), touched: Vec::new(), stop, told_in_place: false }
+    }
+
+    /// Runs `work` unless stopping comes first; what was started is then killed.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, PassError> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Err(PassError::Stopping),
+            done = work => Ok(done),
+        }
+    }
+
+    /// What wakes the resource.
+    pub(crate) fn triggers(&self, resource: &Resource) -> Vec<KeyRange> {
+        let keys = resource.scope.key_ranges();
+        if !keys.is_empty() {
+            return keys;
+        }
+        if self.touched.is_empty() { vec![resource.scope.whole()] } else { self.touched.clone() }
+    }
+
+    fn likely(&self, resource: &Resource) -> Vec<KeyRange> {
+        let keys = resource.scope.key_ranges();
+        if keys.is_empty() { self.touched.clone() } else { keys }
+    }
+}
+
+impl Shop {
+    /// One pass up to the renamed file. A reload that becomes owed is in `memory.mark`.
+    pub(crate) async fn pass(
+        &self,
+        resource: &Resource,
+        memory: &mut Memory,
+    ) -> Result<Outcome, PassError> {
+        let snapshot = self.snapshot(memory).await?;
+        let revision = snapshot.revision();
+        memory.seen = memory.seen.max(revision);
+        if revision < memory.mark.revision {
+            let mark = self.ledger.path_of(&resource.dest);
+            return Err(PassError::Older { found: revision, last: memory.mark.revision, mark });
+        }
+        let bytes = self.render(resource, memory, &*snapshot).await?;
+        drop(snapshot);
+        self.failpoints.reach(Failpoint::Rendered)?;
+        let sum = owed::sum(&bytes);
+        let (dest, mode) = (resource.dest.clone(), resource.mode);
+        let mark = Mark { resource: resource.name.clone(), revision, sum, ..memory.mark.clone() };
+        match blocking(move || stage::stage(&dest, &bytes, mode)).await? {
+            Compared::Same => {
+                self.remember(resource, memory, mark).await?;
+                Ok(Outcome::Same)
+            }
+            Compared::Differs(stage) => {
+                self.install(resource, memory, stage, mark).await?;
+                Ok(Outcome::Replaced)
+            }
+        }
+    }
+
+    async fn snapshot(&self, memory: &Memory) -> Result<Box<dyn Snapshot>, PassError> {
+        let limit = Duration::from_millis(limits::RENDER_WALL_MS_MAX);
+        let taken = tokio::time::timeout(limit, self.source.snapshot(memory.seen));
+        match memory.unless_stopped(taken).await? {
+            Ok(snapshot) => snapshot.map_err(PassError::Source),
+            Err(_) => {
+                let why = format!("no answer for revision {}", memory.seen);
+                Err(PassError::Source(SourceError::Unavailable(why)))
+            }
+        }
+    }
+
+    /// Renders at the snapshot's revision, and remembers what was touched.
+    pub(crate) async fn render(
+        &self,
+        resource: &Resource,
+        memory: &mut Memory,
+        snapshot: &dyn Snapshot,
+    ) -> Result<Vec<u8>, PassError> {
+        let (templates, src) = (self.templates.clone(), resource.src.clone());
+        let bundle = blocking(move || Ok(Bundle::read(&templates, &src))).await?;
+        let bundle = bundle.map_err(|error| PassError::Template(Box::new(error)))?;
+        let surroundings = Surroundings {
+            revision: snapshot.revision(),
+            node: self.node.clone(),
+            environment: self.environment.clone(),
+        };
+        let scope = resource.scope.clone();
+        let likely = memory.likely(resource);
+        let job = Job { bundle, scope, surroundings, snapshot, likely };
+        let Rendered { outcome, touched } = memory.unless_stopped(self.pool.render(job)).await?;
+        match &outcome {
+            Ok(_) => memory.touched = touched,
+            // A failed render may have ended before it read what the last one did.
+            Err(_) => {
+                memory.touched.extend(touched);
+                memory.touched.sort();
+                memory.touched.dedup();
+                memory.touched.truncate(limits::RENDER_TOUCHED_MAX);
+            }
+        }
+        outcome.map_err(PassError::Template)
+    }
+
+    async fn install(
+        &self,
+        resource: &Resource,
+        memory: &mut Memory,
+        stage: Stage,
+        mut mark: Mark,
+    ) -> Result<(), PassError> {
+        self.failpoints.reach(Failpoint::Staged)?;
+        if let Some(check) = &resource.check {
+            let run =
+                self.command(check, resource, stage.path(), mark.revision, resource.check_timeout);
+            memory.unless_stopped(run).await?.map_err(PassError::Check)?;
+        }
+        self.failpoints.reach(Failpoint::Checked)?;
+        if let Some(reload) = &resource.reload {
+            mark.owed = true;
+            mark.command_sum = owed::sum(reload.to_string().as_bytes());
+            self.remember(resource, memory, mark.clone()).await?;
+        }
+        self.failpoints.reach(Failpoint::Owed)?;
+        let (dest, failpoints) = (resource.dest.clone(), self.failpoints.clone());
+        let placed = blocking(move || {
+            let placed = stage.place()?;
+            Ok(failpoints.reach(Failpoint::Renamed).map_err(PassError::from).and_then(|()| {
+                sync_directory_of(&dest)?;
+                Ok(placed)
+            }))
+        });
+        if placed.await?? == Placed::InPlace && !memory.told_in_place {
+            memory.told_in_place = true;
+            let dest = resource.dest.display();
+            tracing::warn!("{dest} is a mount point: written in place, which is not atomic");
+        }
+        self.failpoints.reach(Failpoint::Synced)?;
+        self.remember(resource, memory, mark).await
+    }
+
+    /// Runs the reload that is owed, and clears the debt.
+    pub(crate) async fn reload(
+        &self,
+        resource: &Resource,
+        memory: &mut Memory,
+    ) -> Result<(), PassError> {
+        if let Some(reload) = &resource.reload {
+            let revision = memory.mark.revision;
+            let timeout = resource.reload_timeout;
+            let run = self.command(reload, resource, &resource.dest, revision, timeout);
+            memory.unless_stopped(run).await?.map_err(PassError::Reload)?;
+            self.failpoints.reach(Failpoint::Reloaded)?;
+        }
+        let settled = Mark { owed: false, ..memory.mark.clone() };
+        self.remember(resource, memory, settled).await
+    }
+
+    /// Writes the mark if it says something new.
+    async fn remember(
+        &self,
+        resource: &Resource,
+        memory: &mut Memory,
+        mark: Mark,
+    ) -> Result<(), PassError> {
+        if memory.mark == mark {
+            return Ok(());
+        }
+        let (ledger, dest, written) = (self.ledger.clone(), resource.dest.clone(), mark.clone());
+        blocking(move || Ok(ledger.write(&dest, &written)?)).await?;
+        memory.mark = mark;
+        Ok(())
+    }
+
+    async fn command(
+        &self,
+        line: &CommandLine,
+        resource: &Resource,
+        src: &Path,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Result<(), ExecError> {
+        let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
+        let (name, revision) = (&resource.name, revision.to_string());
+        let line =
+            line.with(&[("src", &src), ("dest", &dest), ("name", name), ("revision", &revision)]);
+        let environment = [
+            ("ALTHING_SRC", &*src),
+            ("ALTHING_DEST", &*dest),
+            ("ALTHING_NAME", name),
+            ("ALTHING_REVISION", &revision),
+        ];
+        let turn = self.turn(&line.to_string());
+        let _turn = turn.lock().await;
+        exec::run(&line, &environment, timeout).await.map(|_| ())
+    }
+
+    /// The lock of a command; locks nobody holds are forgotten.
+    fn turn(&self, command: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, turn| Arc::strong_count(turn) > 1);
+        running.entry(command.to_owned()).or_default().clone()
+    }
+}
+
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
+) -> Result<T, PassError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(PassError::Stage),
+        // The runtime is going down, or the closure panicked: either way this pass is over.
+        Err(_) => Err(PassError::Stopping),
+    }
+}

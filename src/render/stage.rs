@@ -1,0 +1,265 @@
+//! From bytes to the destination: stage, compare, replace.
+//!
+//! Why stage beside the destination: a rename inside one directory is the only way a reader sees
+//! the old file or the new one and never a part, and the check command can look at the very file
+//! that will be used. The staged file's name starts with a dot and ends with the name of the
+//! destination: directories read by pattern skip it, checkers that go by extension know it.
+//!
+//! Invariants:
+//! * The staged file is created 0600, exclusively, without following links; owner and mode are
+//!   set on the descriptor; it is synced before anybody looks at it.
+//! * A destination that is a symbolic link or no regular file is refused, and so is a directory
+//!   that others may write without the sticky bit.
+//! * Equal bytes and mode touch nothing on disk.
+//! * A `Stage` that is dropped removes its file.
+//! * One writer per destination, so the stage has a fixed name: what a crash left is replaced.
+//!
+//! Deliberately not here: when to check and reload (`pass`), and the owner asked for by a
+//! resource; the old file's is kept.
+//!
+//! Sources: `contracts/render.md` section 2; rename(2).
+
+use crate::sys::file::{self, FileError};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use std::fs::{File, Metadata};
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Mode of a file that did not exist before.
+const MODE_NEW: u32 = 0o640;
+
+const STAGE_PREFIX: &str = ".althing-";
+
+/// Why a file cannot be staged or put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A step failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The destination is not ours to replace.
+    #[error("refusing to replace {path}: {why}", path = path.display())]
+    Refused {
+        /// The destination or its directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: &'static str,
+    },
+}
+
+/// What comparing with the destination showed.
+#[derive(Debug)]
+pub enum Compared {
+    /// The destination has these bytes and this mode.
+    Same,
+    /// It differs; here is the complete new file.
+    Differs(Stage),
+}
+
+/// A complete file beside its destination.
+#[derive(Debug)]
+pub struct Stage {
+    path: PathBuf,
+    dest: PathBuf,
+    mode: u32,
+    file: File,
+}
+
+/// How a stage became the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// By rename.
+    Renamed,
+    /// By writing into the old file, which is a mount point of its own: not atomic.
+    InPlace,
+}
+
+/// Compares `bytes` with `dest` and stages them if they differ. `mode` `None` keeps the old
+/// file's, or gives a new file 0640.
+///
+/// # Errors
+/// When the destination is refused, or the stage cannot be written.
+pub fn stage(dest: &Path, bytes: &[u8], mode: Option<u32>) -> Result<Compared, StageError> {
+    let old = look_at(dest)?;
+    let old_mode = old.as_ref().map(|old| old.mode() & 0o7777);
+    let mode = mode.or(old_mode).unwrap_or(MODE_NEW);
+    if let Some(old) = &old
+        && old_mode == Some(mode)
+        && old.len() == bytes.len() as u64
+        && std::fs::read(dest).map_err(FileError::at("read", dest))? == bytes
+    {
+        return Ok(Compared::Same);
+    }
+    refuse_open_directory(dest)?;
+    let path = file::neighbour(dest, STAGE_PREFIX);
+    file::remove_if_there(&path)?;
+    let created = file::create_exclusive(&path, 0o600)?;
+    let mut stage = Stage { path, dest: dest.to_path_buf(), mode, file: created };
+    stage.fill(bytes, old.as_ref())?;
+    Ok(Compared::Differs(stage))
+}
+
+fn look_at(dest: &Path) -> Result<Option<Metadata>, StageError> {
+    let refused = |why| Err(StageError::Refused { path: dest.to_path_buf(), why });
+    match std::fs::symlink_metadata(dest) {
+        Ok(old) if old.file_type().is_symlink() => {
+            refused("it is a symbolic link; name the file it leads to as dest")
+        }
+        Ok(old) if old.is_dir() => refused("it is a directory"),
+        Ok(old) if old.file_type().is_fifo() || !old.is_file() => refused("it is no regular file"),
+        Ok(old) => Ok(Some(old)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::at("look at", dest)(error).into()),
+    }
+}
+
+/// In a directory anybody may write, anybody may swap the staged file before it is renamed.
+fn refuse_open_directory(dest: &Path) -> Result<(), StageError> {
+    let directory = dest.parent().unwrap_or(Path::new("/"));
+    let mode = std::fs::metadata(directory).map_err(FileError::at("look at", directory))?.mode();
+    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+        let why = "others may write its directory; take that right away: chmod o-w";
+        return Err(StageError::Refused { path: dest.to_path_buf(), why });
+    }
+    Ok(())
+}
+
+impl Stage {
+    /// The staged file, for the check command.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn fill(&mut self, bytes: &[u8], old: Option<&Metadata>) -> Result<(), StageError> {
+        self.file.write_all(bytes).map_err(FileError::at("write", &self.path))?;
+        if let Some(old) = old {
+            self.keep_owner(old)?;
+        }
+        // After the owner: changing the owner clears set-id bits.
+        let mode = Mode::from_raw_mode(self.mode);
+        rustix::fs::fchmod(&self.file, mode)
+            .map_err(FileError::at("set the mode of", &self.path))?;
+        self.file.sync_all().map_err(FileError::at("sync", &self.path))?;
+        Ok(())
+    }
+
+    fn keep_owner(&self, old: &Metadata) -> Result<(), StageError> {
+        let new = self.file.metadata().map_err(FileError::at("look at", &self.path))?;
+        if (new.uid(), new.gid()) == (old.uid(), old.gid()) {
+            return Ok(());
+        }
+        let owner = rustix::fs::Uid::from_raw(old.uid());
+        let group = rustix::fs::Gid::from_raw(old.gid());
+        rustix::fs::fchown(&self.file, Some(owner), Some(group))
+            .map_err(FileError::at("keep the old file's owner on", &self.path))?;
+        Ok(())
+    }
+
+    /// Renames the stage over its destination. The rename is not durable before `sync`.
+    ///
+    /// # Errors
+    /// When the rename fails; the old file is then still there.
+    pub fn place(self) -> Result<Placed, StageError> {
+        match rustix::fs::rename(&self.path, &self.dest) {
+            Ok(()) => Ok(Placed::Renamed),
+            // A bind mount, as container engines make for single files, cannot be renamed over.
+            Err(Errno::BUSY | Errno::XDEV) => {
+                self.write_in_place()?;
+                Ok(Placed::InPlace)
+            }
+            Err(error) => Err(FileError::at("rename over", &self.dest)(error).into()),
+        }
+    }
+
+    fn write_in_place(&self) -> Result<(), FileError> {
+        let bytes = std::fs::read(&self.path).map_err(FileError::at("read", &self.path))?;
+        let mut dest = std::fs::OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&self.dest)
+            .map_err(FileError::at("open", &self.dest))?;
+        dest.write_all(&bytes).map_err(FileError::at("write", &self.dest))?;
+        rustix::fs::fchmod(&dest, Mode::from_raw_mode(self.mode))
+            .map_err(FileError::at("set the mode of", &self.dest))?;
+        dest.sync_all().map_err(FileError::at("sync", &self.dest))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // After a rename there is nothing left under this name.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn directory() -> tempfile::TempDir {
+        std::fs::create_dir_all("target").unwrap();
+        tempfile::tempdir_in(std::fs::canonicalize("target").unwrap()).unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn put(dest: &Path, bytes: &[u8], mode: Option<u32>) -> bool {
+        match stage(dest, bytes, mode).unwrap() {
+            Compared::Same => false,
+            Compared::Differs(stage) => stage.place().unwrap() == Placed::Renamed,
+        }
+    }
+
+    #[test]
+    fn modes_are_kept_and_equal_files_left_alone() {
+        let dir = directory();
+        let dest = dir.path().join("a.cfg");
+        assert!(put(&dest, b"one", None));
+        assert_eq!(mode(&dest), 0o640);
+        assert!(!put(&dest, b"one", None));
+        std::fs::set_permissions(&dest, std::fs::Permissions::from_mode(0o604)).unwrap();
+        assert!(put(&dest, b"two", None));
+        assert_eq!((mode(&dest), std::fs::read(&dest).unwrap().as_slice()), (0o604, &b"two"[..]));
+        assert!(put(&dest, b"two", Some(0o600)));
+        assert_eq!(mode(&dest), 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_dropped_stage_and_a_crash_leave_no_trash() {
+        let dir = directory();
+        let dest = dir.path().join("a.cfg");
+        let left = dir.path().join(".althing-a.cfg");
+        std::fs::write(&left, "left by a crash").unwrap();
+        let Compared::Differs(stage) = stage(&dest, b"x", None).unwrap() else { panic!("same") };
+        assert_eq!(stage.path(), left);
+        assert_eq!(std::fs::read(&left).unwrap(), b"x");
+        drop(stage);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn dangerous_destinations_are_refused() {
+        let dir = directory();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for (dest, why) in [
+            (link, "symbolic link"),
+            (dir.path().to_path_buf(), "directory"),
+            (open.join("x"), "others may write"),
+        ] {
+            let error = stage(&dest, b"x", None).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let error = stage(&dir.path().join("none/x"), b"x", None).unwrap_err();
+        assert!(error.to_string().contains("none"), "{error}");
+    }
+}

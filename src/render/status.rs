@@ -1,0 +1,102 @@
+//! What is known of each resource, for `althing status` and the health page.
+//!
+//! Invariant: reading is one short lock and a copy; nobody holds it across a wait.
+//!
+//! Deliberately not here: history. The log has it.
+
+use crate::base::id::Revision;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// One resource, or one resource file that cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceStatus {
+    /// Name of the resource.
+    pub name: String,
+    /// Its resource file.
+    pub file: PathBuf,
+    /// The file it renders; empty if the resource file was never good.
+    pub dest: PathBuf,
+    /// Whether the last pass succeeded and no reload is owed.
+    pub ok: bool,
+    /// What the last pass or reload, or the edited resource file, has against it.
+    pub error: Option<String>,
+    /// Revision the destination was last found or made equal to.
+    pub revision: Revision,
+    /// Renders so far, good or bad.
+    pub renders: u64,
+    /// Times the destination was replaced.
+    pub changes: u64,
+    /// Successful reloads.
+    pub reloads: u64,
+    /// Since when a reload is owed.
+    pub owed_since: Option<SystemTime>,
+}
+
+/// The status of all resources.
+#[derive(Debug, Default)]
+pub(crate) struct Board(Mutex<BTreeMap<String, Entry>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    status: ResourceStatus,
+    pass_error: Option<String>,
+    reload_error: Option<String>,
+    file_error: Option<String>,
+}
+
+/// Whose error is set or cleared: they do not overwrite each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Pass,
+    Reload,
+    File,
+}
+
+impl Board {
+    pub(crate) fn update(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
+        let mut entries = self.lock();
+        let entry = entries.entry(name.to_owned()).or_default();
+        entry.status.name.clear();
+        entry.status.name.push_str(name);
+        change(&mut entry.status);
+    }
+
+    /// Sets or clears one error; tells whether that is news, for the log.
+    pub(crate) fn set_error(&self, name: &str, part: Part, error: Option<String>) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.entry(name.to_owned()).or_default();
+        let slot = match part {
+            Part::Pass => &mut entry.pass_error,
+            Part::Reload => &mut entry.reload_error,
+            Part::File => &mut entry.file_error,
+        };
+        let news = *slot != error;
+        *slot = error;
+        news
+    }
+
+    pub(crate) fn keep_only(&self, keep: impl Fn(&str) -> bool) {
+        self.lock().retain(|name, _| keep(name));
+    }
+
+    pub(crate) fn all(&self) -> Vec<ResourceStatus> {
+        self.lock().values().map(Entry::shown).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn shown(&self) -> ResourceStatus {
+        let errors = [&self.file_error, &self.pass_error, &self.reload_error];
+        let errors: Vec<&str> = errors.into_iter().flatten().map(String::as_str).collect();
+        let error = (!errors.is_empty()).then(|| errors.join("\n"));
+        let ok = error.is_none() && self.status.owed_since.is_none();
+        ResourceStatus { ok, error, ..self.status.clone() }
+    }
+}

@@ -1,0 +1,252 @@
+//! The task of one resource: wait, pass, reload, wait.
+//!
+//! Why a task each: a hanging command or a slow check of one resource must not delay another.
+//!
+//! Invariants:
+//! * One thing at a time: a pass, or a reload, or waiting.
+//! * Whatever failed is tried again after a pause that doubles up to
+//!   `limits::RETRY_BACKOFF_MS_MAX`; a change of keys or files is tried at once.
+//! * A pass that placed new bytes is followed by its reload before anything else.
+//!
+//! Deliberately not here: the steps of a pass (`pass`), and which resources there are (`worker`).
+
+use crate::base::id::Revision;
+use crate::base::limits;
+use crate::render::owed::Mark;
+use crate::render::pass::{Memory, Outcome, PassError, Shop, told};
+use crate::render::resource::Resource;
+use crate::render::source::SourceError;
+use crate::render::status::{Board, Part};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Held by a task until its first pass is over, or it ends.
+pub(crate) struct FirstPass(pub(crate) Arc<watch::Sender<Option<usize>>>);
+
+impl Drop for FirstPass {
+    fn drop(&mut self) {
+        self.0.send_modify(|pending| *pending = pending.map(|count| count.saturating_sub(1)));
+    }
+}
+
+/// When something that failed is tried again.
+struct Retry {
+    first: Duration,
+    pause: Duration,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    fn new(first: Duration) -> Self {
+        Self { first, pause: first, at: None }
+    }
+
+    fn clear(&mut self) {
+        (self.pause, self.at) = (self.first, None);
+    }
+
+    /// Plans the next try: after the pause, give or take a quarter, so that hosts that failed
+    /// together do not come back together.
+    fn failed(&mut self) {
+        let chance = RandomState::new().hash_one(0) % 512;
+        let jittered =
+            self.pause.saturating_mul(u32::try_from(768 + chance).unwrap_or(1024)) / 1024;
+        self.at = Some(Instant::now() + jittered);
+        self.pause = (self.pause * 2).min(Duration::from_millis(limits::RETRY_BACKOFF_MS_MAX));
+    }
+
+    fn is_due(&self) -> bool {
+        self.at.is_none_or(|at| at <= Instant::now())
+    }
+}
+
+/// The task of one resource.
+pub(crate) struct Tender {
+    shop: Arc<Shop>,
+    board: Arc<Board>,
+    resource: Resource,
+    memory: Memory,
+    pass_retry: Retry,
+    reload_retry: Retry,
+    /// The last wait failed: the next try is a pass, after its pause.
+    source_is_down: bool,
+}
+
+impl Tender {
+    pub(crate) fn new(
+        shop: Arc<Shop>,
+        board: Arc<Board>,
+        resource: Resource,
+        retry_first: Duration,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            shop,
+            board,
+            resource,
+            memory: Memory::new(Mark::default(), stop),
+            pass_retry: Retry::new(retry_first),
+            reload_retry: Retry::new(retry_first),
+            source_is_down: false,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+        mut kick: watch::Receiver<()>,
+        mut first: Option<FirstPass>,
+    ) {
+        self.recall();
+        let mut pass_is_due = true;
+        loop {
+            if pass_is_due {
+                self.pass().await;
+            }
+            self.reload_if_owed().await;
+            drop(first.take());
+            match self.sleep(&mut stop, &mut kick).await {
+                Wake::Stop => return,
+                Wake::Files => pass_is_due = true,
+                Wake::Keys(revision) => {
+                    self.memory.seen = self.memory.seen.max(revision);
+                    pass_is_due = true;
+                }
+                Wake::SourceDown(error) => {
+                    pass_is_due = false;
+                    self.source_is_down = true;
+                    self.pass_retry.failed();
+                    self.tell(Part::Pass, Some(error.to_string()));
+                }
+                Wake::Retry => {
+                    pass_is_due = self.pass_retry.at.is_some() && self.pass_retry.is_due();
+                }
+            }
+            self.source_is_down &= !pass_is_due;
+        }
+    }
+
+    async fn sleep(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        kick: &mut watch::Receiver<()>,
+    ) -> Wake {
+        let next = [self.pass_retry.at, self.owed_retry()].into_iter().flatten().min();
+        let triggers = self.memory.triggers(&self.resource);
+        tokio::select! {
+            biased;
+            () = stopped(stop) => Wake::Stop,
+            Ok(()) = kick.changed() => Wake::Files,
+            changed = self.shop.source.changed(triggers, self.memory.seen), if !self.source_is_down => {
+                changed.map_or_else(Wake::SourceDown, Wake::Keys)
+            }
+            () = sleep_until(next) => Wake::Retry,
+        }
+    }
+
+    /// Reads what an earlier run left.
+    fn recall(&mut self) {
+        match self.shop.ledger.read(&self.resource.dest) {
+            Ok(mark) => self.memory.mark = mark,
+            Err(error) => tracing::warn!("resource {}: {error}", self.resource.name),
+        }
+        self.show_debt();
+    }
+
+    async fn pass(&mut self) {
+        let done = self.shop.pass(&self.resource, &mut self.memory).await;
+        let name = &self.resource.name;
+        self.board.update(name, |status| status.renders += 1);
+        let error = match done {
+            Ok(outcome) => {
+                self.pass_retry.clear();
+                if outcome == Outcome::Replaced {
+                    // New content is worth a try now, whatever the last reload said.
+                    self.reload_retry.clear();
+                    self.board.update(name, |status| status.changes += 1);
+                    let revision = self.memory.mark.revision;
+                    tracing::info!(
+                        "resource {name}: {} is new, from revision {revision}",
+                        self.resource.dest.display()
+                    );
+                }
+                self.board.update(name, |status| status.revision = self.memory.mark.revision);
+                None
+            }
+            Err(PassError::Stopping) => return,
+            Err(error) => {
+                self.pass_retry.failed();
+                Some(told(&error))
+            }
+        };
+        self.tell(Part::Pass, error);
+        self.show_debt();
+    }
+
+    async fn reload_if_owed(&mut self) {
+        if !self.memory.mark.owed || !self.reload_retry.is_due() {
+            return;
+        }
+        let error = match self.shop.reload(&self.resource, &mut self.memory).await {
+            Ok(()) => {
+                self.reload_retry.clear();
+                let ran = u64::from(self.resource.reload.is_some());
+                self.board.update(&self.resource.name, |status| status.reloads += ran);
+                None
+            }
+            Err(PassError::Stopping) => return,
+            Err(error) => {
+                self.reload_retry.failed();
+                Some(told(&error))
+            }
+        };
+        self.tell(Part::Reload, error);
+        self.show_debt();
+    }
+
+    fn tell(&self, part: Part, error: Option<String>) {
+        let name = &self.resource.name;
+        if self.board.set_error(name, part, error.clone()) {
+            match error {
+                Some(error) => tracing::error!("resource {name}: {error}"),
+                None => tracing::info!("resource {name}: in order again"),
+            }
+        }
+    }
+
+    fn show_debt(&self) {
+        let owed = self.memory.mark.owed;
+        self.board.update(&self.resource.name, |status| {
+            let since = status.owed_since.unwrap_or_else(SystemTime::now);
+            status.owed_since = owed.then_some(since);
+        });
+    }
+
+    fn owed_retry(&self) -> Option<Instant> {
+        self.reload_retry.at.filter(|_| self.memory.mark.owed)
+    }
+}
+
+/// Why a task wakes up.
+enum Wake {
+    Stop,
+    Files,
+    Keys(Revision),
+    SourceDown(SourceError),
+    Retry,
+}
+
+/// Returns when stopping was asked for, or whoever could ask is gone.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

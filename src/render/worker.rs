@@ -1,0 +1,395 @@
+//! The running renderer: one task a resource, and one that looks after them.
+//!
+//! The way of a change: `Source::changed` (or a changed file, or `reload_all`) wakes the task of
+//! a resource -> a pass -> the reload if one is owed -> it sleeps again. Changes that come during
+//! a pass are found by the next `changed`, so a storm coalesces by itself and its last state is
+//! on disk one pass after it ends.
+//!
+//! Invariants:
+//! * A task runs one thing at a time: never two commands of one resource at once.
+//! * A failed pass or reload is tried again with doubling pauses, whether or not keys change.
+//! * A resource file that turns bad changes nothing but its status: the last good version goes on.
+//! * `shutdown` returns when every task has ended and every child is dead; owed marks stay.
+//!
+//! Deliberately not here: the steps of a pass (`pass`).
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::id::Revision;
+use crate::base::limits;
+use crate::render::engine::pool::Pool;
+use crate::render::failpoint::Failpoints;
+use crate::render::files::Files;
+use crate::render::owed::{Ledger, Mark};
+use crate::render::pass::{Memory, PassError, Shop, told};
+use crate::render::resource::{self, Resource};
+use crate::render::source::Source;
+use crate::render::status::{Board, Part, ResourceStatus};
+use crate::render::tender::{FirstPass, Tender, stopped};
+use crate::sys::file::FileError;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How a renderer runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Holds `conf.d/` and `templates/`.
+    pub confdir: PathBuf,
+    /// Where marks are kept; survives restarts.
+    pub state_dir: PathBuf,
+    /// Program started as `PROGRAM render-worker`; `None` = this binary.
+    pub worker_program: Option<PathBuf>,
+    /// What `node()` returns.
+    pub node: Vec<(String, String)>,
+    /// What `getenv` sees.
+    pub environment: Vec<(String, String)>,
+    /// First pause before a failed pass or reload is tried again.
+    pub retry_first: Duration,
+    /// For tests.
+    pub failpoints: Failpoints,
+}
+
+impl Options {
+    /// The usual options for these two directories.
+    #[must_use]
+    pub fn new(confdir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            confdir: confdir.into(),
+            state_dir: state_dir.into(),
+            worker_program: None,
+            node: Vec::new(),
+            environment: Vec::new(),
+            retry_first: Duration::from_millis(limits::RETRY_BACKOFF_MS_MIN),
+            failpoints: Failpoints::from_environment(),
+        }
+    }
+
+    fn shop(&self, source: Arc<dyn Source>) -> Result<Shop, FileError> {
+        Ok(Shop {
+            source,
+            pool: Pool::new(self.worker_program.clone()),
+            ledger: Ledger::open(&self.state_dir)?,
+            templates: self.confdir.join("templates"),
+            node: self.node.clone(),
+            environment: self.environment.clone(),
+            failpoints: self.failpoints.clone(),
+            running: Mutex::new(BTreeMap::new()),
+        })
+    }
+}
+
+/// Renders resource `name` once and returns the bytes; touches no file, runs no command.
+///
+/// # Errors
+/// When there is no such resource, or its template fails; the text is for the user.
+pub async fn render_once(
+    options: &Options,
+    source: Arc<dyn Source>,
+    name: &str,
+) -> Result<Vec<u8>, Diagnostic> {
+    let resource = find(options, name)?;
+    let whole = |error: String| Diagnostic::new(resource.file.display().to_string(), error);
+    let shop = options.shop(source).map_err(|error| whole(error.to_string()))?;
+    let (_keep, stop) = watch::channel(false);
+    let mut memory = Memory::new(Mark::default(), stop);
+    let snapshot = shop.source.snapshot(Revision(0)).await;
+    let snapshot = snapshot.map_err(|error| whole(error.to_string()))?;
+    let rendered = shop.render(&resource, &mut memory, &*snapshot).await;
+    shop.pool.shutdown().await;
+    rendered.map_err(|error| match error {
+        PassError::Template(error) => *error,
+        other => whole(told(&other)),
+    })
+}
+
+fn find(options: &Options, name: &str) -> Result<Resource, Diagnostic> {
+    let mut names = Vec::new();
+    for loaded in resource::load(&options.confdir)? {
+        match loaded.outcome {
+            Ok(resources) => {
+                for resource in resources {
+                    if resource.name == name {
+                        return Ok(resource);
+                    }
+                    names.push(resource.name);
+                }
+            }
+            Err(mut errors) if loaded.name == name && !errors.is_empty() => {
+                return Err(errors.remove(0));
+            }
+            Err(_) => {}
+        }
+    }
+    let confdir = options.confdir.join("conf.d").display().to_string();
+    let help = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
+    Err(Diagnostic::new(confdir, format!("no resource is called `{name}`"))
+        .help(format!("resources are: {help}")))
+}
+
+/// A running renderer. Dropping it without `shutdown` stops the tasks at their next wait.
+pub struct Renderer {
+    options: Options,
+    source: Arc<dyn Source>,
+    board: Arc<Board>,
+    reload: mpsc::Sender<()>,
+    stop: watch::Sender<bool>,
+    first_pass: watch::Receiver<Option<usize>>,
+    supervisor: JoinHandle<()>,
+}
+
+impl Renderer {
+    /// Reads the resources and starts a task for each. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the state directory cannot be made. Bad resources are a matter of `status`.
+    pub fn start(options: Options, source: Arc<dyn Source>) -> Result<Self, FileError> {
+        let shop = Arc::new(options.shop(source.clone())?);
+        let board = Arc::new(Board::default());
+        let (stop, stopped) = watch::channel(false);
+        let (first, first_pass) = watch::channel(None);
+        let (reload, reloads) = mpsc::channel(1);
+        let supervisor = Supervisor {
+            options: options.clone(),
+            shop,
+            board: board.clone(),
+            files: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            first: Arc::new(first),
+            stopped,
+        };
+        let supervisor = tokio::spawn(supervisor.run(reloads));
+        Ok(Self { options, source, board, reload, stop, first_pass, supervisor })
+    }
+
+    /// How every resource is doing, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<ResourceStatus> {
+        self.board.all()
+    }
+
+    /// Reads all resources and templates again and runs a pass of each (SIGHUP).
+    pub fn reload_all(&self) {
+        // Full = one is waiting already.
+        let _ = self.reload.try_send(());
+    }
+
+    /// Returns when each resource found at the start has had its first pass, good or bad.
+    pub async fn first_pass(&self) {
+        let mut first = self.first_pass.clone();
+        // The sender is gone only after a shutdown; then nothing is left to wait for.
+        let _ = first.wait_for(|pending| *pending == Some(0)).await;
+    }
+
+    /// Renders resource `name` once, without touching its file.
+    ///
+    /// # Errors
+    /// As `render_once`.
+    pub async fn render_once(&self, name: &str) -> Result<Vec<u8>, Diagnostic> {
+        render_once(&self.options, self.source.clone(), name).await
+    }
+
+    /// Stops: running commands are killed, running file operations finish, marks stay.
+    pub async fn shutdown(self) {
+        let _ = self.stop.send(true);
+        let _ = self.supervisor.await;
+    }
+}
+
+/// Starts, replaces and ends the tasks of resources.
+struct Supervisor {
+    options: Options,
+    shop: Arc<Shop>,
+    board: Arc<Board>,
+    /// The last good resources of each file.
+    files: BTreeMap<PathBuf, Vec<Resource>>,
+    tasks: BTreeMap<String, Running>,
+    first: Arc<watch::Sender<Option<usize>>>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Name, file and errors of a resource file, or of one resource in it.
+type BadFile = (String, PathBuf, Vec<Diagnostic>);
+
+struct Running {
+    resource: Resource,
+    stop: watch::Sender<bool>,
+    kick: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Supervisor {
+    async fn run(mut self, mut reloads: mpsc::Receiver<()>) {
+        let (mut files, mut events) = Files::watch(&self.options.confdir);
+        let mut idle =
+            tokio::time::interval(Duration::from_millis(limits::RENDER_WORKER_IDLE_MS / 4));
+        self.reconcile(true).await;
+        loop {
+            let mut quiet_first = false;
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.stopped) => break,
+                Some(()) = reloads.recv() => {}
+                Some(()) = events.recv() => quiet_first = true,
+                _ = idle.tick() => {
+                    self.shop.pool.end_idle();
+                    if files.is_working() {
+                        continue;
+                    }
+                }
+            }
+            if quiet_first {
+                quiet(&mut events).await;
+            }
+            files.renew(&self.options.confdir);
+            self.reconcile(false).await;
+            for running in self.tasks.values() {
+                running.kick.send_replace(());
+            }
+        }
+        for (_, running) in std::mem::take(&mut self.tasks) {
+            running.end().await;
+        }
+        self.shop.pool.shutdown().await;
+    }
+
+    /// Makes the tasks what the resource files say.
+    async fn reconcile(&mut self, first: bool) {
+        let wanted = self.wanted().await;
+        let obsolete: Vec<String> = self
+            .tasks
+            .iter()
+            .filter(|(name, running)| wanted.get(*name) != Some(&running.resource))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in obsolete {
+            if let Some(running) = self.tasks.remove(&name) {
+                running.end().await;
+            }
+        }
+        let new: Vec<Resource> =
+            wanted.into_values().filter(|want| !self.tasks.contains_key(&want.name)).collect();
+        if first {
+            self.first.send_replace(Some(new.len()));
+        }
+        for resource in new {
+            let token = first.then(|| FirstPass(self.first.clone()));
+            self.tasks.insert(resource.name.clone(), self.start(resource, token));
+        }
+    }
+
+    /// Every resource by name: read now, or the last good version of a file that turned bad.
+    async fn wanted(&mut self) -> BTreeMap<String, Resource> {
+        let confdir = self.options.confdir.clone();
+        let loaded = tokio::task::spawn_blocking(move || resource::load(&confdir)).await;
+        let mut bad: Vec<BadFile> = Vec::new();
+        match loaded {
+            Ok(Ok(loaded)) => {
+                let seen: Vec<PathBuf> = loaded.iter().map(|one| one.file.clone()).collect();
+                self.files.retain(|file, _| seen.contains(file));
+                for one in loaded {
+                    match one.outcome {
+                        Ok(resources) => drop(self.files.insert(one.file, resources)),
+                        Err(errors) => bad.push((one.name, one.file, errors)),
+                    }
+                }
+                self.board.set_error("conf.d", Part::File, None);
+            }
+            Ok(Err(error)) => {
+                bad.push(("conf.d".to_owned(), self.options.confdir.clone(), vec![error]));
+            }
+            Err(_) => {}
+        }
+        let wanted = self.without_rivals(&mut bad);
+        let bad_names: Vec<&str> = bad.iter().map(|(name, ..)| name.as_str()).collect();
+        self.board.keep_only(|name| wanted.contains_key(name) || bad_names.contains(&name));
+        for name in wanted.keys() {
+            self.board.set_error(name, Part::File, None);
+        }
+        for (name, file, errors) in bad {
+            self.tell_bad_file(&name, &file, &errors, &wanted);
+        }
+        wanted
+    }
+
+    /// Two resources must not write one file: the first by name keeps it, the other is bad.
+    fn without_rivals(&self, bad: &mut Vec<BadFile>) -> BTreeMap<String, Resource> {
+        let mut owners: BTreeMap<&Path, &str> = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        for resource in self.files.values().flatten() {
+            if let Some(owner) = owners.get(resource.dest.as_path()) {
+                let file = resource.file.display().to_string();
+                let dest = resource.dest.display();
+                let error =
+                    Diagnostic::new(file, format!("resource `{owner}` writes {dest} already"))
+                        .help("give one of them another dest");
+                bad.push((resource.name.clone(), resource.file.clone(), vec![error]));
+                continue;
+            }
+            owners.insert(&resource.dest, &resource.name);
+            wanted.insert(resource.name.clone(), resource.clone());
+        }
+        wanted
+    }
+
+    fn tell_bad_file(
+        &self,
+        name: &str,
+        file: &Path,
+        errors: &[Diagnostic],
+        wanted: &BTreeMap<String, Resource>,
+    ) {
+        let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let shown = shown.join("\n");
+        let part = format!("{name}:");
+        let in_force: Vec<&str> = wanted
+            .keys()
+            .map(String::as_str)
+            .filter(|one| *one == name || one.starts_with(&part))
+            .collect();
+        let names = if in_force.is_empty() { vec![name] } else { in_force };
+        for name in names {
+            self.board.update(name, |status| status.file = file.to_path_buf());
+            if self.board.set_error(name, Part::File, Some(shown.clone())) {
+                tracing::error!("resource {name}: {shown}");
+            }
+        }
+    }
+
+    fn start(&self, resource: Resource, first: Option<FirstPass>) -> Running {
+        let (stop, stopped) = watch::channel(false);
+        let (kick, kicked) = watch::channel(());
+        self.board.update(&resource.name, |status| {
+            status.file.clone_from(&resource.file);
+            status.dest.clone_from(&resource.dest);
+        });
+        let (shop, board) = (self.shop.clone(), self.board.clone());
+        let retry_first = self.options.retry_first;
+        let tender = Tender::new(shop, board, resource.clone(), retry_first, stopped.clone());
+        let task = tokio::spawn(tender.run(stopped, kicked, first));
+        Running { resource, stop, kick, task }
+    }
+}
+
+impl Running {
+    async fn end(self) {
+        let _ = self.stop.send(true);
+        // A panicked task has ended too; its panic is on standard error.
+        let _ = self.task.await;
+    }
+}
+
+/// Waits until files stop changing, for a bounded time.
+async fn quiet(events: &mut mpsc::Receiver<()>) {
+    let latest = Instant::now() + Duration::from_millis(limits::FILES_WAIT_MS_MAX);
+    let pause = Duration::from_millis(limits::FILES_QUIET_MS);
+    while Instant::now() < latest {
+        match tokio::time::timeout(pause, events.recv()).await {
+            Ok(Some(())) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
