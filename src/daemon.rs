@@ -1,1 +1,341 @@
-//! scaffold
+//! The story of one process: from settings to serving, and back to nothing.
+//!
+//! What: settings -> signals -> data directory -> listeners -> node -> renderer -> doors -> ready
+//! -> a signal or a fault -> drain -> end. Why in one file: this is where the floors meet, and the
+//! order of starting and stopping is the whole of its knowledge.
+//!
+//! Invariants:
+//! * What is started later is stopped earlier: clients first, the store last.
+//! * `run/client-url` is there only while clients are served.
+//! * SIGTERM ends the process with 0 within `limits::STOP_MS_MAX`; a fault ends it with an error,
+//!   whatever else goes on.
+//! * An address that is taken is told before the store is touched.
+//!
+//! Deliberately not here: what any part does once it runs.
+
+mod home;
+mod logging;
+mod sample;
+mod signals;
+mod source;
+
+use crate::api::{Cors, Doors, Policy, RendererStatus, service};
+use crate::base::limits;
+use crate::base::report::{Exit, Report, chain};
+use crate::base::time::WallTime;
+use crate::base::url::HttpUrl;
+use crate::config::{self, Config, Flags, ListenUrl, Origin, Surroundings};
+use crate::daemon::home::Home;
+use crate::daemon::signals::{Signal, Signals};
+use crate::daemon::source::NodeSource;
+use crate::node::{self, Node};
+use crate::render::{Renderer, ResourceStatus};
+use crate::sys::listen::{self, ListenError, Stop, Stopper};
+use rustix::io::Errno;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Threads that serve clients. The node has its own; more than two only help when the doors are
+/// the bottleneck, and cost memory always.
+const WORKER_THREADS: usize = 2;
+
+/// Runs a member until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or had to stop; the report says why and what to do.
+pub fn run(flags: &Flags) -> Result<(), Report> {
+    let config = config::load(flags, &Surroundings::of_this_process())?;
+    logging::start();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(WORKER_THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| cannot("start an event loop", &error))?;
+    let outcome = runtime.block_on(live(&config));
+    // What does not end by now hangs in the kernel or in a template's command.
+    runtime.shutdown_timeout(Duration::ZERO);
+    outcome
+}
+
+fn cannot(what: &str, error: &dyn std::error::Error) -> Report {
+    Report::new(Exit::Failed, format!("cannot {what}")).caused_by(error)
+}
+
+async fn live(config: &Config) -> Result<(), Report> {
+    let mut signals = Signals::catch().map_err(|error| cannot("catch signals", &error))?;
+    let home = Home::open(&config.data_dir.value)?;
+    let doorways = bind(config)?;
+    let urls = Urls::of(config, &doorways);
+    if config.dev {
+        let written = sample::write(&config.confdir.value);
+        written.map_err(|error| cannot("write the sample", &error))?;
+    }
+    let node = start_node(config, &home, &urls)?;
+    let renderer = SharedRenderer::start(config, &home, &node)?;
+    let (stopper, stop) = Stopper::new();
+    let serving = serve(doorways, &urls, &node, &renderer, stop);
+    let published = home.publish(&urls.local);
+    published.map_err(|error| cannot("say where clients are served", &error))?;
+    announce(config, &home, &urls);
+    let outcome = attend(&mut signals, &node, &renderer).await;
+    if let Err(error) = home.withdraw() {
+        tracing::warn!(error = chain(&error), "the address file stays behind");
+    }
+    let patience = Duration::from_millis(limits::STOP_MS_MAX);
+    let stopped = stop_all(stopper, serving, renderer, node);
+    if tokio::time::timeout(patience, stopped).await.is_err() {
+        tracing::warn!("not everything ended in time; what was acknowledged is on disk");
+    }
+    outcome
+}
+
+/// A bound listener and the setting it is for.
+struct Doorway {
+    url: ListenUrl,
+    listener: TcpListener,
+    /// Where it really listens: the port may have been the system's choice.
+    bound: HttpUrl,
+}
+
+fn bind(config: &Config) -> Result<Vec<Doorway>, Report> {
+    let mut doorways = Vec::new();
+    for url in &config.listen_client_urls.value {
+        match listen::bind(url.address()) {
+            Ok(listener) => {
+                let address = listener.local_addr();
+                let address = address.map_err(|error| cannot("see what was bound", &error))?;
+                doorways.push(Doorway { url: *url, listener, bound: HttpUrl::of(address) });
+            }
+            Err(error) if is_missing_ipv6(config, *url, &error) => {
+                tracing::info!("this host has no IPv6 loopback: {url} is skipped");
+            }
+            Err(error) => {
+                let report = cannot(&format!("serve clients on {url}"), &error.source);
+                let from = &config.listen_client_urls.origin;
+                return Err(report.help(format!("{}; the address is from {from}", error.advice)));
+            }
+        }
+    }
+    for doorway in doorways.iter().filter(|doorway| !doorway.url.is_loopback()) {
+        let url = &doorway.bound;
+        tracing::warn!("{url} is plain text and open to other hosts, as --insecure allows");
+    }
+    Ok(doorways)
+}
+
+/// Only where nobody asked for it: a listener somebody wrote down must be there.
+fn is_missing_ipv6(config: &Config, url: ListenUrl, error: &ListenError) -> bool {
+    let missing = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT].map(Errno::raw_os_error);
+    config.listen_client_urls.origin == Origin::Default
+        && url.address().is_ipv6()
+        && error.source.raw_os_error().is_some_and(|code| missing.contains(&code))
+}
+
+/// The addresses of this daemon.
+struct Urls {
+    /// Where it listens.
+    listening: Vec<HttpUrl>,
+    /// What others are told.
+    advertised: Vec<HttpUrl>,
+    /// How programs of this host reach it.
+    local: HttpUrl,
+}
+
+impl Urls {
+    fn of(config: &Config, doorways: &[Doorway]) -> Self {
+        let listening: Vec<HttpUrl> = doorways.iter().map(|door| door.bound.clone()).collect();
+        let everywhere = doorways.iter().find(|door| door.url.address().ip().is_unspecified());
+        // `listen_client_urls` is never empty, and its first is bound or an error.
+        let first =
+            listening.first().cloned().unwrap_or_else(|| HttpUrl::of(([127, 0, 0, 1], 0).into()));
+        let here = |url: &HttpUrl, host| match everywhere {
+            Some(door) if door.bound == *url => url.with_host(host),
+            Some(_) | None => url.clone(),
+        };
+        let advertised = match config.advertise_client_urls.value.as_slice() {
+            [] => vec![here(&first, &config.name.value)],
+            said => {
+                let real = |url: &HttpUrl| match url.port() {
+                    0 => url.with_port(first.port()),
+                    _ => url.clone(),
+                };
+                said.iter().map(real).collect()
+            }
+        };
+        let local = here(&first, "127.0.0.1");
+        Self { listening, advertised, local }
+    }
+}
+
+fn start_node(config: &Config, home: &Home, urls: &Urls) -> Result<Node, Report> {
+    let options = node::Options {
+        data_dir: home.path().to_owned(),
+        name: config.name.value.clone(),
+        client_urls: urls.advertised.iter().map(ToString::to_string).collect(),
+        wal_segment_bytes: limits::WAL_SEGMENT_BYTES,
+    };
+    Node::start(options).map_err(|error| {
+        let report = Report::new(Exit::Failed, error.to_string());
+        match std::error::Error::source(&error) {
+            Some(source) => report.cause(chain(source)),
+            None => report,
+        }
+    })
+}
+
+/// The renderer, for the doors to ask and for the end to take away.
+#[derive(Clone)]
+struct SharedRenderer(Arc<Mutex<Option<Renderer>>>);
+
+impl SharedRenderer {
+    fn start(config: &Config, home: &Home, node: &Node) -> Result<Self, Report> {
+        let confdir = std::path::absolute(&config.confdir.value);
+        let confdir = confdir.map_err(|error| cannot("find the confdir", &error))?;
+        let mut options = crate::render::Options::new(confdir, home.render_state());
+        options.node = vec![("name".to_owned(), config.name.value.clone())];
+        options.environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let renderer = Renderer::start(options, Arc::new(NodeSource(node.handle())));
+        let renderer = renderer.map_err(|error| cannot("start the renderer", &error))?;
+        Ok(Self(Arc::new(Mutex::new(Some(renderer)))))
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&Renderer) -> T) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+    }
+
+    fn take(&self) -> Option<Renderer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the status page says of it.
+    fn report(&self) -> Value {
+        let files = self.with(|renderer| renderer.status().iter().map(file_report).collect());
+        files.map_or(Value::Null, |files: Vec<Value>| json!({ "files": files }))
+    }
+}
+
+fn file_report(file: &ResourceStatus) -> Value {
+    let wall = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        WallTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).to_string()
+    };
+    json!({
+        "name": file.name,
+        "file": file.file,
+        "dest": file.dest,
+        "ok": file.ok,
+        "error": file.error,
+        "revision": file.revision.0,
+        "renders": file.renders,
+        "changes": file.changes,
+        "reloads": file.reloads,
+        "owedSince": file.owed_since.map(wall),
+    })
+}
+
+fn serve(
+    doorways: Vec<Doorway>,
+    urls: &Urls,
+    node: &Node,
+    renderer: &SharedRenderer,
+    stop: Stop,
+) -> JoinHandle<()> {
+    let asked = renderer.clone();
+    let status: RendererStatus = Arc::new(move || asked.report());
+    let doors = Arc::new(Doors::new(node.handle(), status, stop.clone()));
+    let names: Vec<String> = urls.advertised.iter().map(|url| url.host().to_owned()).collect();
+    let doorways = doorways.into_iter().map(|doorway| {
+        let hosts = doorway.url.is_loopback().then(|| names.clone());
+        let policy = Policy { cors: Cors::Off, hosts };
+        (doorway.listener, service(Arc::clone(&doors), policy))
+    });
+    tokio::spawn(listen::serve(doorways.collect(), stop))
+}
+
+/// Says on the terminal what is where, and in the log that the daemon serves.
+fn announce(config: &Config, home: &Home, urls: &Urls) {
+    let listening: Vec<String> = urls.listening.iter().map(ToString::to_string).collect();
+    let listening = listening.join(", ");
+    let data = home.path().display();
+    let mut stdout = io::stdout();
+    if !config.dev && !stdout.is_terminal() {
+        tracing::info!(name = config.name.value, clients = listening, data = %data, "serving");
+        return;
+    }
+    let mut lines = format!(
+        "althing {}, member {}\n  clients  {listening}\n  data     {data}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.name.value
+    );
+    if config.dev {
+        lines += &next_steps(&config.confdir.value, &urls.local);
+    }
+    // A terminal that is gone is no reason to end.
+    let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// What to try with `--dev`.
+fn next_steps(confdir: &Path, url: &HttpUrl) -> String {
+    let dest = confdir.join("hello.txt");
+    let dest = dest.display();
+    let program = std::env::args().next().unwrap_or_else(|| "althing".to_owned());
+    let endpoint = match url.port() {
+        2379 => String::new(),
+        _ => format!(" --endpoint {url}"),
+    };
+    format!(
+        "  sample   {dest}, made from {}\n\
+         Try, in another terminal:\n  \
+         curl -XPUT {url}/v2/keys/message -d value=Hello\n  \
+         cat {dest}\n  \
+         {program} watch{endpoint}\n\
+         Ctrl-C ends it.\n",
+        confdir.join("templates").display(),
+    )
+}
+
+/// Waits for the end: a signal, or trouble in the core.
+async fn attend(
+    signals: &mut Signals,
+    node: &Node,
+    renderer: &SharedRenderer,
+) -> Result<(), Report> {
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => return Ok(()),
+                Signal::Reload => {
+                    tracing::info!("reading resources and templates again");
+                    renderer.with(Renderer::reload_all);
+                }
+            },
+            fault = node.fault() => {
+                let error = "the store stopped; what was acknowledged is on disk";
+                return Err(Report::new(Exit::Failed, error).caused_by(&fault));
+            }
+        }
+    }
+}
+
+/// Clients and files first, the store last.
+async fn stop_all(stopper: Stopper, serving: JoinHandle<()>, renderer: SharedRenderer, node: Node) {
+    stopper.stop();
+    let rendering = async {
+        if let Some(renderer) = renderer.take() {
+            renderer.shutdown().await;
+        }
+    };
+    let (served, ()) = tokio::join!(serving, rendering);
+    // It returns when the last checkpoint is durable.
+    let stored = tokio::task::spawn_blocking(move || node.stop()).await;
+    for ended in [served, stored] {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a part of the daemon panicked while it was stopped");
+        }
+    }
+}

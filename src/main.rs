@@ -1,7 +1,34 @@
-//! Entry point: only the render worker so far.
-fn main() {
+//! Entry point: the first word decides who the process is, the exit code how it went.
+//!
+//! `render-worker` is what the daemon starts its own binary as (see `render::engine`); it is no
+//! verb of the command line. `run` is the daemon; every other verb is a client (`ctl`).
+//!
+//! Invariant: an error never ends with exit code 0.
+
+use althing::base::report::Report;
+use althing::ctl::{self, Cli, Verb, output};
+use althing::daemon;
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "render-worker") {
         #[expect(clippy::disallowed_methods, reason = "main ends the process")]
         std::process::exit(althing::render::worker_main());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
+    match carry_out(&cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => output::fail(&report),
+    }
+}
+
+fn carry_out(verb: &Verb) -> Result<(), Report> {
+    match verb {
+        Verb::Run(flags) => daemon::run(flags),
+        client => ctl::run(client),
     }
 }

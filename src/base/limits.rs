@@ -303,3 +303,37 @@ pub const FILES_QUIET_MS: u64 = 50;
 
 /// Longest time changing files may put their reading off.
 pub const FILES_WAIT_MS_MAX: u64 = 500;
+
+/// Longest name of a member in bytes: that of a host name, its default.
+pub const MEMBER_NAME_BYTES_MAX: usize = 255;
+
+/// Addresses in one list of client URLs: a host with more interfaces listens on all of them.
+pub const CLIENT_URLS_MAX: usize = 16;
+
+/// Bytes of the settings file: far more than all settings need.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Body of an answer the command line reads whole: a listing of a large tree.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Time a server of the command line has to accept a connection.
+pub const CONNECT_TIMEOUT_MS: u64 = 3_000;
+
+/// Endpoints the command line tries in turn.
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// Pause before a watch of the command line connects again.
+pub const WATCH_RECONNECT_MS: u64 = 250;
+
+/// Failed connects in a row after which a watch of the command line gives up: a minute of
+/// restarting server.
+pub const WATCH_RECONNECTS_MAX: u32 = 240;
+
+/// One event of a watch in bytes: two values of the largest size, escaped as JSON.
+pub const WATCH_EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Signals caught and not yet looked at; two of a kind mean the same.
+pub const SIGNALS_WAITING_MAX: usize = 8;
+
+/// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
+pub const STOP_MS_MAX: u64 = 4_700;

@@ -123,7 +123,8 @@ impl Bench {
     pub(super) fn reopen(&mut self) {
         self.machine = Machine::open(self.base.clone()).unwrap().unwrap();
         let done = usize::try_from(self.machine.applied().0 - 1).unwrap();
-        for entry in self.log[done..].iter().cloned() {
+        let log = self.log.clone();
+        for entry in log.into_iter().skip(done) {
             match entry {
                 Logged::Data(data) => {
                     self.apply(&data);

@@ -43,23 +43,22 @@ struct Window {
 }
 
 impl Window {
-    fn place(sequence: u64) -> (usize, u64) {
-        let bit = sequence % DEDUP_WINDOW;
-        // In range: `words` has a bit for every remainder.
-        (usize::try_from(bit / WORD_BITS).unwrap_or_default(), 1 << (bit % WORD_BITS))
+    fn mask(sequence: u64) -> u64 {
+        1 << (sequence % WORD_BITS)
+    }
+
+    fn word(sequence: u64) -> usize {
+        usize::try_from(sequence % DEDUP_WINDOW / WORD_BITS).unwrap_or_default()
     }
 
     fn has(&self, sequence: u64) -> bool {
-        let (word, mask) = Self::place(sequence);
-        self.words[word] & mask != 0
+        self.words.get(Self::word(sequence)).is_some_and(|word| word & Self::mask(sequence) != 0)
     }
 
     fn set(&mut self, sequence: u64, seen: bool) {
-        let (word, mask) = Self::place(sequence);
-        if seen {
-            self.words[word] |= mask;
-        } else {
-            self.words[word] &= !mask;
+        if let Some(word) = self.words.get_mut(Self::word(sequence)) {
+            *word &= !Self::mask(sequence);
+            *word |= u64::from(seen) * Self::mask(sequence);
         }
     }
 }

@@ -117,7 +117,7 @@ impl Draft {
     }
 
     /// Writes a live record in the place of `previous`.
-    pub(super) fn put(&mut self, write: Write, previous: Option<Arc<Record>>) -> &Change {
+    pub(super) fn put(&mut self, write: Write, previous: Option<Arc<Record>>) -> Change {
         let continued = previous.as_ref().filter(|record| record.space == write.space);
         let record = Record {
             space: write.space,
@@ -139,7 +139,7 @@ impl Draft {
     }
 
     /// Writes a tombstone over a live record.
-    pub(super) fn end(&mut self, ended: Arc<Record>, action: Action, hushed: bool) -> &Change {
+    pub(super) fn end(&mut self, ended: Arc<Record>, action: Action, hushed: bool) -> Change {
         let record = Record {
             space: ended.space,
             key: ended.key.clone(),
@@ -160,12 +160,12 @@ impl Draft {
         self.push(record, Some(ended))
     }
 
-    fn push(&mut self, record: Record, previous: Option<Arc<Record>>) -> &Change {
+    fn push(&mut self, record: Record, previous: Option<Arc<Record>>) -> Change {
         let record = Arc::new(record);
         self.next.sub += 1;
         self.newest.insert((record.space, record.key.clone()), Arc::clone(&record));
-        self.changes.push(Change { record, previous });
-        let last = self.changes.len() - 1;
-        &self.changes[last]
+        let change = Change { record, previous };
+        self.changes.push(change.clone());
+        change
     }
 }

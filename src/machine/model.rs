@@ -160,7 +160,7 @@ impl Tree {
         Ok((Event { action, node: node(at, dir, &item), previous }, hushed))
     }
 
-    fn rewrite(&mut self, put: &Put, old: Item, action: Action, now: Now) -> Told {
+    fn rewrite(&mut self, put: &Put, old: &Item, action: Action, now: Now) -> Told {
         let at = put.path.to_string();
         let given = match &put.content {
             Content::File(value) => String::from_utf8(value.to_vec()).unwrap(),
@@ -170,7 +170,7 @@ impl Tree {
         let (created, modified) = (old.created, now.revision);
         let item = Item { value, created, modified, deadline: deadline(put, now), life: 0 };
         self.put(false, &at, item.clone());
-        let previous = Some(node(&at, false, &old));
+        let previous = Some(node(&at, false, old));
         (Event { action, node: node(&at, false, &item), previous }, put.refresh)
     }
 
@@ -178,7 +178,7 @@ impl Tree {
         let at = put.path.to_string();
         if !self.is_dir(&at) {
             let old = self.file(&at)?;
-            return Ok(self.rewrite(put, old, Action::Update, now));
+            return Ok(self.rewrite(put, &old, Action::Update, now));
         }
         if matches!(&put.content, Content::File(value) if !value.is_empty()) {
             return Err((102, at));
@@ -252,7 +252,7 @@ impl Tree {
                 let at = refuse_root(put)?;
                 let old = self.file(&at)?;
                 compare(condition, &old)?;
-                Ok(self.rewrite(put, old, Action::CompareAndSwap, now))
+                Ok(self.rewrite(put, &old, Action::CompareAndSwap, now))
             }
             Command::Delete { path, .. } if path.is_root() => Err((107, "/".into())),
             Command::Delete { path, dir, recursive } => {

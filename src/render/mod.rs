@@ -21,7 +21,6 @@
 //!
 //! Deliberately not known here: node, store, HTTP. `Source` is all the renderer asks for.
 
-pub mod diagnostic;
 pub mod engine;
 pub mod failpoint;
 pub mod guard;
@@ -37,7 +36,7 @@ mod files;
 mod pass;
 mod tender;
 
-pub use diagnostic::Diagnostic;
+pub use crate::base::diagnostic::Diagnostic;
 pub use engine::worker_main;
 pub use failpoint::{Failpoint, Failpoints};
 pub use source::{Answer, Item, Snapshot, Source, SourceError};

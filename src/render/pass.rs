@@ -12,10 +12,10 @@
 //!
 //! Deliberately not here: when to run (`worker`).
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
 use crate::render::engine::pool::{Job, Pool, Rendered};

@@ -17,9 +17,9 @@
 //!
 //! Sources: `contracts/render.md` section 1; confd's resource keys.
 
+use crate::base::diagnostic::{Diagnostic, did_you_mean};
 use crate::base::limits;
 use crate::base::path::KeyPath;
-use crate::render::diagnostic::{Diagnostic, did_you_mean};
 use crate::render::scope::Scope;
 use crate::sys::exec::CommandLine;
 use std::ops::Range;

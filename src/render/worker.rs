@@ -13,9 +13,9 @@
 //!
 //! Deliberately not here: the steps of a pass (`pass`).
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::engine::pool::Pool;
 use crate::render::failpoint::Failpoints;
 use crate::render::files::Files;

@@ -174,7 +174,7 @@ fn memtable_range<'a>(
     }))
 }
 
-/// Each key's version at a position in the base, tombstones included.
+/// Each key's version at a position in the base; some tombstones are left out.
 fn base_range<'a, R: BaseRead>(
     base: &'a R,
     space: Space,
@@ -194,7 +194,9 @@ fn base_range<'a, R: BaseRead>(
             Ok(row) => range.end.as_ref().is_none_or(|end| row.key < *end),
             Err(_) => true,
         })
-        .filter(|row| row.as_ref().map_or(true, |row| range.contains(&row.key)));
+        .filter(|row| row.as_ref().map_or(true, |row| range.contains(&row.key)))
+        // A key that ended before `at` has nothing below it to hide: its records stay unread.
+        .filter(move |row| row.as_ref().map_or(true, |row| row.live || row.newest > at));
     Ok(Box::new(
         inside.filter_map(move |row| row.and_then(|row| version_at(base, &row, at)).transpose()),
     ))

@@ -8,4 +8,5 @@
 
 pub mod exec;
 pub mod file;
+pub mod http;
 pub mod listen;

@@ -9,7 +9,7 @@
 use crate::base::{Fault, KeyPath, KeyRange, Space};
 use crate::machine::draft::Write;
 use crate::machine::look::{Look, Workspace};
-use crate::machine::outcome::{Action, Change, Event};
+use crate::machine::outcome::{Action, Event};
 use crate::machine::tree::event::describe;
 use crate::machine::tree::{Standing, is_in_tree};
 use crate::store::{Base, Record};
@@ -86,7 +86,7 @@ impl<B: Base> Workspace<'_, B> {
                 return Err(Fault::Invariant(format!("{path} is not a directory that can end")));
             }
         };
-        let event = describe(self.draft.end(record, action, false));
+        let event = describe(&self.draft.end(record, action, false));
         if let Some(hidden) = self.live(Space::Keys, path.key())? {
             self.draft.end(hidden, action, true);
         }
@@ -113,7 +113,6 @@ impl<B: Base> Workspace<'_, B> {
             },
             None,
         );
-        let Change { record, .. } = made;
-        Arc::clone(record)
+        made.record
     }
 }

@@ -92,7 +92,7 @@ impl<B: Base> Workspace<'_, B> {
             expiry: self.draft.expiry(put.ttl),
             value: Bytes::new(),
         };
-        Ok(describe(self.draft.put(write, Some(directory))))
+        Ok(describe(&self.draft.put(write, Some(directory))))
     }
 
     /// v2 `compareAndSwap`.
@@ -115,7 +115,7 @@ impl<B: Base> Workspace<'_, B> {
     ) -> Written {
         let file = self.find_file(path)?;
         compare(condition, &file)?;
-        Ok(describe(self.draft.end(file, Action::CompareAndDelete, false)))
+        Ok(describe(&self.draft.end(file, Action::CompareAndDelete, false)))
     }
 
     /// v2 `delete`; a directory's contents are left to the sweep.
@@ -128,7 +128,7 @@ impl<B: Base> Workspace<'_, B> {
         refuse_root(path)?;
         let directory = match find(self, path)? {
             Standing::File(file) => {
-                return Ok((describe(self.draft.end(file, Action::Delete, false)), None));
+                return Ok((describe(&self.draft.end(file, Action::Delete, false)), None));
             }
             directory => directory,
         };
@@ -180,7 +180,7 @@ impl<B: Base> Workspace<'_, B> {
             expiry: self.draft.expiry(put.ttl),
             value: if space == Space::Keys { value } else { Bytes::new() },
         };
-        describe(self.draft.put(write, file))
+        describe(&self.draft.put(write, file))
     }
 
     /// Changes an existing file, which stays the node it is.
@@ -195,7 +195,7 @@ impl<B: Base> Workspace<'_, B> {
             expiry: self.draft.expiry(put.ttl),
             value: value_of(put, Some(&file)),
         };
-        describe(self.draft.put(write, Some(file)))
+        describe(&self.draft.put(write, Some(file)))
     }
 
     /// Makes every directory on the way to a path explicit.

@@ -12,8 +12,8 @@
 //! Deliberately not here: components defined in files that are neither included nor extended.
 
 use crate::base::codec::{Malformed, Reader, Writer};
+use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::resource::read_bounded;
 use std::path::{Component, Path};
 

@@ -15,9 +15,9 @@
 //!
 //! Sources: setrlimit(2), proc(5).
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::engine::protocol::{FRAME_BYTES_MAX, FromWorker, Request, ToWorker};
 use crate::render::engine::tera::TeraEngine;
 use crate::render::engine::view::{Fetch, View};

@@ -26,8 +26,8 @@ mod tera;
 mod view;
 
 use crate::base::codec::{Malformed, Reader, Writer};
+use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
-use crate::render::diagnostic::Diagnostic;
 use bundle::Bundle;
 use view::View;
 

@@ -12,9 +12,9 @@
 //!
 //! Deliberately not here: what a template is (`bundle`), and when to render (`worker`).
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
 use crate::render::engine::protocol::{FRAME_BYTES_MAX, FromWorker, Request, ToWorker};

@@ -10,10 +10,10 @@
 //! Deliberately not here: reading and writing the pipe (`child` blocks, `pool` awaits).
 
 use crate::base::codec::{Malformed, Reader, Writer};
+use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
 use crate::render::scope::Scope;

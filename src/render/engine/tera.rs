@@ -15,8 +15,8 @@
 //!
 //! Deliberately not here: limits of time and memory (`child`).
 
+use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
-use crate::render::diagnostic::Diagnostic;
 use crate::render::engine::bundle::{Bundle, TemplateFile};
 use crate::render::engine::functions::{self, Shared};
 use crate::render::engine::{Engine, Failure, Session, filters};
