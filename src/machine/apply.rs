@@ -32,7 +32,7 @@ use crate::machine::sums::{Aftermath, Sums};
 use crate::machine::tree::Standing;
 use crate::machine::tree::sweep::Sweep;
 use crate::machine::{Done, Machine, Progress};
-use crate::store::{Base, Membership, Store};
+use crate::store::{Base, Membership, Reader};
 use std::collections::VecDeque;
 
 /// An entry and who waits for it.
@@ -135,7 +135,10 @@ impl<B: Base> Machine<B> {
             return Err(Fault::Invariant("resume without an entry in progress".into()));
         };
         let mut room = self.keys_per_turn;
-        let done = match running.execute(&self.store, &mut room) {
+        let reader = self.store.read_on(self.reader.take())?;
+        let executed = running.execute(&reader, &mut room);
+        self.reader = Some(reader);
+        let done = match executed {
             Err(Stop::Fault(fault)) => return Err(fault),
             Err(Stop::Rejected(rejected)) => {
                 return Ok(self.answer(running.ticket, Err(rejected)));
@@ -239,13 +242,12 @@ impl<B: Base> Machine<B> {
 
 impl Running {
     /// Executes steps until none is left (`true`) or there is no more `room`.
-    fn execute<B: Base>(&mut self, store: &Store<B>, room: &mut usize) -> Result<bool, Stop> {
+    fn execute<B: Base>(&mut self, reader: &Reader<B>, room: &mut usize) -> Result<bool, Stop> {
         if self.sweep.is_none() && self.steps.is_empty() {
             return Ok(true);
         }
-        let reader = store.read()?;
         while *room > 0 {
-            let mut work = Workspace { reader: &reader, draft: &mut self.draft };
+            let mut work = Workspace { reader, draft: &mut self.draft };
             if let Some(sweep) = &mut self.sweep {
                 let (ended, done) = sweep.turn(&mut work, *room)?;
                 *room -= ended;
@@ -362,6 +364,7 @@ impl<B: Base> Machine<B> {
     /// What v3 will do to keys, which no command does yet: `None` deletes.
     pub(crate) fn apply_raw(&mut self, index: LogIndex, pairs: &[(&str, Option<&str>)]) -> Done {
         use crate::machine::draft::Write;
+        self.store.meta_mut().note |= crate::machine::look::MIXED;
         let mut draft = Draft::new(self.revision(), self.state.clock, WallTime(0));
         let reader = self.store.read().unwrap();
         for (key, value) in pairs {

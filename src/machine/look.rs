@@ -38,8 +38,15 @@ impl From<Fault> for Stop {
     }
 }
 
+/// The note of a state that v3 may have written to: its keys need not follow the tree's rules.
+pub(super) const MIXED: u64 = 1;
+
 /// Where live records are looked up.
 pub(super) trait Look {
+    /// Whether only the tree's own rules made this state: then a key is a file, never also a
+    /// directory, and all its parents are explicit. It spares two of three lookups.
+    fn is_pure(&self) -> bool;
+
     /// The live record of a key.
     fn live(&self, space: Space, key: &Bytes) -> Result<Option<Arc<Record>>, Fault>;
 
@@ -56,6 +63,11 @@ pub(super) struct At<'r, B: Base> {
 }
 
 impl<B: Base> Look for At<'_, B> {
+    fn is_pure(&self) -> bool {
+        // Once mixed, always mixed: a pure state was pure at every revision before it.
+        self.reader.note() & MIXED == 0
+    }
+
     fn live(&self, space: Space, key: &Bytes) -> Result<Option<Arc<Record>>, Fault> {
         self.reader.get_at(space, key, self.revision)
     }
@@ -74,6 +86,10 @@ pub(super) struct Workspace<'w, B: Base> {
 }
 
 impl<B: Base> Look for Workspace<'_, B> {
+    fn is_pure(&self) -> bool {
+        self.reader.note() & MIXED == 0
+    }
+
     fn live(&self, space: Space, key: &Bytes) -> Result<Option<Arc<Record>>, Fault> {
         match self.draft.newest(space, key) {
             Some(pending) => Ok(Some(Arc::clone(pending)).filter(|record| record.live)),

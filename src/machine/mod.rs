@@ -54,7 +54,7 @@ use crate::machine::apply::Running;
 use crate::machine::deadlines::Deadlines;
 use crate::machine::state::State;
 use crate::store::checkpoint::Checkpoint;
-use crate::store::{Base, Membership, Meta, Store, View};
+use crate::store::{Base, Membership, Meta, Reader, Store, View};
 
 /// How the first member of a cluster begins: what every member's log begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub struct Machine<B: Base> {
     deadlines: Deadlines,
     /// The entry in progress.
     running: Option<Running>,
+    /// What the last entry was executed on, for the next one.
+    reader: Option<Reader<B>>,
     /// The revision to publish with the entry in progress.
     next_revision: Revision,
     changes: Vec<Change>,
@@ -139,11 +141,18 @@ impl<B: Base> Machine<B> {
             state: State::decode(&store.meta().machine)?,
             deadlines: Deadlines::open(&store.read()?)?,
             running: None,
+            reader: None,
             next_revision: store.meta().revision,
             changes: Vec::new(),
             keys_per_turn: APPLY_KEYS_PER_TURN,
             store,
         })
+    }
+
+    /// Lets go of the database between two series of entries: an open snapshot would pin its
+    /// pages, and keep it from growing.
+    pub fn rest(&mut self) {
+        self.reader = None;
     }
 
     /// Changes of the entries that became done since the last call, in order.

@@ -252,7 +252,13 @@ impl Driver {
         self.shared.reads_alone.store(change.reads_alone, Ordering::Release);
         let old = self.shared.status.load();
         let (role, leader, term) = (change.role, change.leader, change.term);
-        tracing::info!(?role, leader = ?leader.map(|it| it.to_string()), %term, "role");
+        if (old.role, old.leader, old.term) == (role, leader, term) {
+            return;
+        }
+        match leader {
+            Some(leader) => tracing::info!("{} of term {term}, led by {leader}", role.name()),
+            None => tracing::info!("{} of term {term}, without a leader", role.name()),
+        }
         self.shared.status.store(Arc::new(Status { role, leader, term, ..Status::clone(&old) }));
     }
 

@@ -42,6 +42,7 @@ impl<B: Base> Replica<B> {
             self.backlog.pop_front();
             self.entry_done(done);
         }
+        self.machine.rest();
         self.checkpoints.changed(self.now.mono_ms);
         self.tell_raft_applied();
         Ok(())

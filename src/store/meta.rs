@@ -72,6 +72,8 @@ pub struct Meta {
     pub revision: Revision,
     /// Reads and watches below this revision are refused; 0 = never compacted.
     pub compacted: Revision,
+    /// A number of the machine's that readers of this state need to know.
+    pub note: u64,
     /// Dead records up to here are gone from the tables (this member's housekeeping).
     pub purged: Position,
     /// Members at the applied index.
@@ -87,7 +89,7 @@ impl Meta {
         let mut writer = Writer::with_capacity(128 + self.machine.len());
         writer.uint(META_FORMAT).uint(self.cluster.0).uint(self.member.0);
         writer.uint(self.applied.0).uint(self.applied_term.0);
-        writer.uint(self.revision.0).uint(self.compacted.0);
+        writer.uint(self.revision.0).uint(self.compacted.0).uint(self.note);
         self.purged.write(&mut writer);
         let membership = &self.membership;
         for members in [
@@ -129,6 +131,7 @@ impl Meta {
             applied_term: Term(reader.uint()?),
             revision: Revision(reader.uint()?),
             compacted: Revision(reader.uint()?),
+            note: reader.uint()?,
             purged: Position::read(&mut reader)?,
             ..Self::default()
         };
@@ -163,6 +166,7 @@ mod tests {
             applied_term: Term(3),
             revision: Revision(50),
             compacted: Revision(20),
+            note: 1,
             purged: Position::start_of(Revision(19)),
             membership: Membership {
                 voters: vec![MemberId(9), MemberId(u64::MAX)],

@@ -32,6 +32,8 @@ pub struct View<B: Base> {
     pub revision: Revision,
     /// The oldest revision that can be read.
     pub compacted: Revision,
+    /// What the machine says of this state: see `Meta`.
+    pub note: u64,
     generations: Vec<Arc<Memtable>>,
     base: B,
     purged_to: Arc<AtomicU64>,
@@ -55,6 +57,7 @@ impl<B: Base> View<B> {
             base,
             revision: self.revision,
             compacted: self.compacted.max(purged_to),
+            note: self.note,
         }))
     }
 }
@@ -152,6 +155,7 @@ impl<B: Base> Store<B> {
             applied_term: self.meta.applied_term,
             revision: self.meta.revision,
             compacted: self.meta.compacted,
+            note: self.meta.note,
             generations: self.generations(),
             base: self.base.clone(),
             purged_to: Arc::clone(&self.purged_to),
@@ -168,7 +172,28 @@ impl<B: Base> Store<B> {
             base: self.base.snapshot()?,
             revision: self.meta.revision,
             compacted: self.meta.compacted,
+            note: self.meta.note,
         })
+    }
+
+    /// The published state again, for a reader that was opened by `read` and may be behind by now:
+    /// opening a database snapshot for every entry would cost more than applying it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn read_on(&self, reader: Option<Reader<B>>) -> Result<Reader<B>, Fault> {
+        let same = |reader: &Reader<B>| {
+            reader.generations.first().is_some_and(|active| Arc::ptr_eq(active, &self.active))
+        };
+        match reader.filter(same) {
+            Some(reader) => Ok(Reader {
+                revision: self.meta.revision,
+                compacted: self.meta.compacted,
+                note: self.meta.note,
+                ..reader
+            }),
+            None => self.read(),
+        }
     }
 
     fn generations(&self) -> Vec<Arc<Memtable>> {

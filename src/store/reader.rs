@@ -25,6 +25,7 @@ pub struct Reader<B: Base> {
     pub(super) base: B::Snapshot,
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
+    pub(super) note: u64,
 }
 
 impl<B: Base> Reader<B> {
@@ -38,6 +39,12 @@ impl<B: Base> Reader<B> {
     #[must_use]
     pub fn compacted(&self) -> Revision {
         self.compacted
+    }
+
+    /// What the machine says of the state.
+    #[must_use]
+    pub fn note(&self) -> u64 {
+        self.note
     }
 
     /// The live record of a key at the reader's revision.

@@ -42,6 +42,14 @@ pub(super) fn standing(look: &impl Look, path: &KeyPath) -> Result<Option<Standi
     if path.is_root() {
         return Ok(Some(Standing::Root));
     }
+    if look.is_pure() {
+        // Most paths that are asked for are files.
+        let file = look.live(Space::Keys, path.key())?.map(Standing::File);
+        return match file {
+            Some(file) => Ok(Some(file)),
+            None => Ok(look.live(Space::Dirs, path.key())?.map(Standing::Explicit)),
+        };
+    }
     if let Some(directory) = look.live(Space::Dirs, path.key())? {
         return Ok(Some(Standing::Explicit(directory)));
     }

@@ -33,7 +33,9 @@ impl<B: Base> Workspace<'_, B> {
             Some(Standing::File(file)) => Some(file),
             Some(_) => return Err(Rejected::NotAFile(put.path.clone()).into()),
         };
-        self.make_parents(&put.path)?;
+        if file.is_none() || !self.is_pure() {
+            self.make_parents(&put.path)?;
+        }
         let value = value_of(put, file.as_deref());
         Ok(self.place(put, &put.path, Action::Set, value, file))
     }
