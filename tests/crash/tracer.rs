@@ -25,7 +25,7 @@ pub(crate) fn on_the_log(daemon: &Daemon, injects: &[&str]) -> Option<Vec<String
     let strace = program("strace")?;
     let mut words = vec![strace.display().to_string()];
     words.extend(["-D", "-f", "-qq", "-o"].map(str::to_owned));
-    words.push(daemon.home().join("trace").display().to_string());
+    words.push(trace_file(daemon).display().to_string());
     for inject in injects {
         words.extend(["-e".to_owned(), format!("inject={inject}")]);
     }
@@ -35,6 +35,16 @@ pub(crate) fn on_the_log(daemon: &Daemon, injects: &[&str]) -> Option<Vec<String
         words.extend(["-P".to_owned(), file.display().to_string()]);
     }
     Some(words)
+}
+
+/// Whether the tracer has changed a system call yet.
+pub(crate) fn has_injected(daemon: &Daemon) -> bool {
+    let trace = fs::read(trace_file(daemon)).unwrap_or_default();
+    String::from_utf8_lossy(&trace).contains("(INJECTED)")
+}
+
+fn trace_file(daemon: &Daemon) -> PathBuf {
+    daemon.home().join("trace")
 }
 
 /// The log's files below `folder`, and names that may come.
