@@ -115,6 +115,7 @@ fn one_failed_flush_ends_the_daemon() {
     let mut trial = Trial::begin("failed flush", &daemon, ONCE_WITHIN);
     let writers = trial.writers(&daemon);
     let status = daemon.wait_for_end(END_WITHIN);
+    assert!(tracer::has_injected(&daemon), "no flush failed; {status}\n{}", daemon.log());
     assert!(!status.success(), "a failed flush ended it with {status}\n{}", daemon.log());
     let seen = writers.finish();
     daemon.run_under(Vec::new());
@@ -173,7 +174,8 @@ fn a_disk_full_at_a_checkpoint_loses_nothing() {
     let after = 600 + trial.choices.below(2_500);
     rig.disk.misbehave(&json!({"write": "ENOSPC", "after": after}));
     let writers = trial.writers(&rig.daemon);
-    wait_until("a write fails", ROUND_WITHIN, || writers.unclear() > 0 || rig.daemon.has_ended());
+    // Whether a client is told so is for the test above.
+    wait_until("a write fails", ROUND_WITHIN, || writers.unclear() + writers.silent() > 0);
     rig.disk.behave();
     let before = writers.acknowledged();
     wait_until("writes go on, or the daemon ends", RECOVER_WITHIN, || {
@@ -181,6 +183,7 @@ fn a_disk_full_at_a_checkpoint_loses_nothing() {
     });
     if rig.daemon.has_ended() {
         let status = rig.daemon.wait_for_end(END_WITHIN);
+        eprintln!("the daemon ended with {status}");
         assert!(!status.success(), "a full disk ended it with {status}\n{}", rig.daemon.log());
     }
     writers.doom();

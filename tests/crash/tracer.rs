@@ -24,7 +24,7 @@ const NAMES_AHEAD: u64 = 8;
 pub(crate) fn on_the_log(daemon: &Daemon, injects: &[&str]) -> Option<Vec<String>> {
     let strace = program("strace")?;
     let mut words = vec![strace.display().to_string()];
-    words.extend(["-D", "-f", "-qq", "-o"].map(str::to_owned));
+    words.extend(["-D", "-f", "-qq", "-s", "0", "-o"].map(str::to_owned));
     words.push(trace_file(daemon).display().to_string());
     for inject in injects {
         words.extend(["-e".to_owned(), format!("inject={inject}")]);
