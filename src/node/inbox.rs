@@ -114,6 +114,11 @@ impl Inbox {
         self.wake();
     }
 
+    /// Whether the driver was asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stop
+    }
+
     /// Everything that waits. Called by the driver only.
     pub(super) fn take(&self) -> Waiting {
         let mut waiting = self.lock();
