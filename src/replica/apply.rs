@@ -55,6 +55,9 @@ impl<B: Base> Replica<B> {
             let lost = |answer: &Answer| answer.verdict == Err(Rejected::OutcomeUnknown);
             self.pending.applied(sequence, done.answer.filter(|answer| !lost(answer)));
         }
+        if let Some(leading) = self.leading.as_mut().filter(|_| done.term == self.role.term) {
+            leading.begun(self.machine.revision());
+        }
         if self.changing.is_some_and(|change| change.index <= done.index) {
             // The change's own entry ends it in `apply_members`: here stands another one.
             self.end_change(Err(Unchanged::Busy));

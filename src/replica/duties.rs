@@ -14,7 +14,7 @@
 //! Sources: DESIGN decisions 8 and 11; contracts/raft.md section 5 for joint configurations.
 
 use crate::base::limits;
-use crate::base::{ClusterTime, Fault, LogIndex, Sequence};
+use crate::base::{ClusterTime, Fault, LogIndex, Revision, Sequence};
 use crate::machine::{Command, Envelope, Inherited, Proposal};
 use crate::replica::Replica;
 use crate::replica::clock::LeaderClock;
@@ -25,10 +25,20 @@ use raft::GetEntriesContext;
 #[derive(Debug)]
 pub(super) struct Leadership {
     pub(super) clock: LeaderClock,
-    started: ClusterTime,
+    /// When deadlines older than this leadership may fall due.
+    not_before: ClusterTime,
+    /// What those are: known once an entry of its own term is applied.
     inherited: Option<Inherited>,
     expiring: LogIndex,
     compacting: LogIndex,
+}
+
+impl Leadership {
+    /// An entry of this leadership is applied: what stands up to `revision` was there before.
+    pub(super) fn begun(&mut self, revision: Revision) {
+        let not_before = self.not_before;
+        self.inherited.get_or_insert(Inherited { upto: revision, not_before });
+    }
 }
 
 impl<B: Base> Replica<B> {
@@ -37,7 +47,7 @@ impl<B: Base> Replica<B> {
         let stamp = self.last_stamp()?.max(self.machine.clock());
         Ok(Leadership {
             clock: LeaderClock::start(stamp, self.now.mono_ms),
-            started: stamp,
+            not_before: stamp.plus_ms(limits::LEADER_GRACE_MS),
             inherited: None,
             expiring: LogIndex(0),
             compacting: LogIndex(0),
@@ -83,18 +93,15 @@ impl<B: Base> Replica<B> {
     }
 
     fn expire(&mut self) {
-        let (applied, revision) = (self.machine.applied(), self.machine.revision());
-        let Some(leading) = &mut self.leading else { return };
-        if leading.expiring > applied {
+        let applied = self.machine.applied();
+        let Some(leading) = self.leading.as_ref().filter(|it| it.expiring <= applied) else {
             return;
-        }
-        let not_before = leading.started.plus_ms(limits::LEADER_GRACE_MS);
-        let inherited = *leading.inherited.get_or_insert(Inherited { upto: revision, not_before });
-        let time = leading.clock.time();
+        };
+        let (time, inherited) = (leading.clock.time(), leading.inherited);
         if self.machine.next_deadline().is_none_or(|deadline| deadline > time) {
             return;
         }
-        let due = self.machine.due(time, Some(inherited));
+        let due = self.machine.due(time, inherited);
         if !due.is_empty()
             && let Some(index) = self.log_duty(Command::Expire(due))
             && let Some(leading) = &mut self.leading

@@ -46,6 +46,8 @@ mod reads;
 mod ready;
 mod route;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 pub mod words;
 
 pub use words::*;

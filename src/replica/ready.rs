@@ -9,7 +9,7 @@
 use crate::base::{Fault, LogIndex, MemberId, Term};
 use crate::replica::Replica;
 use crate::replica::jobs::Addition;
-use crate::replica::words::{JobId, Output, PeerMessage, SnapshotId};
+use crate::replica::words::{JobId, Output, PeerMessage};
 use crate::store::base::Base;
 use crate::store::wal::LogBatch;
 use raft::Ready;
@@ -76,14 +76,10 @@ impl<B: Base> Replica<B> {
 
     fn send(&mut self, messages: Vec<Message>, out: &mut Vec<Output<B>>) {
         for message in messages {
-            let to = MemberId(message.to);
             if message.get_msg_type() == MessageType::MsgSnapshot {
-                let metadata = message.get_snapshot().get_metadata();
-                let snapshot =
-                    SnapshotId { index: LogIndex(metadata.index), term: Term(metadata.term) };
-                self.shelf.sending(to, self.now.mono_ms);
-                out.push(Output::SendSnapshot { to, snapshot, message: Box::new(message) });
+                self.send_snapshot(message, out);
             } else {
+                let to = MemberId(message.to);
                 out.push(Output::Send(to, PeerMessage::Raft(Box::new(message))));
             }
         }

@@ -55,11 +55,6 @@ impl Shelf {
     pub(super) fn failed(&mut self, id: SnapshotId) {
         self.building.take_if(|(building, _)| *building == id);
     }
-
-    pub(super) fn sending(&mut self, to: MemberId, now_ms: u64) {
-        self.sending.insert(to);
-        self.used_ms = now_ms;
-    }
 }
 
 impl<B: Base> Replica<B> {
@@ -88,11 +83,29 @@ impl<B: Base> Replica<B> {
             out.push(Output::DropSnapshot(old));
         }
         self.shelf.used_ms = self.now.mono_ms;
+        // Raft went on asking meanwhile: this is the answer.
+        self.raft.store().take_snapshot_request();
+        self.shelf.wanted = false;
         let mut snapshot = Snapshot::default();
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (id.index.0, id.term.0);
         metadata.set_conf_state(membership.to_conf_state());
         self.raft.mut_store().offer_snapshot(snapshot);
+    }
+
+    /// Hands a peer's snapshot to the driver. Raft's message may have waited for a flush, and its
+    /// stream may be gone by now: then Raft hears that it failed, and asks again.
+    pub(super) fn send_snapshot(&mut self, message: Message, out: &mut Vec<Output<B>>) {
+        let metadata = message.get_snapshot().get_metadata();
+        let snapshot = SnapshotId { index: LogIndex(metadata.index), term: Term(metadata.term) };
+        let to = MemberId(message.to);
+        if self.shelf.ready != Some(snapshot) {
+            self.raft.report_snapshot(to.0, SnapshotStatus::Failure);
+            return;
+        }
+        self.shelf.sending.insert(to);
+        self.shelf.used_ms = self.now.mono_ms;
+        out.push(Output::SendSnapshot { to, snapshot, message: Box::new(message) });
     }
 
     /// A stream was sent, or given up: Raft must hear it, or the peer waits for ever.
@@ -175,6 +188,9 @@ impl<B: Base> Replica<B> {
         let conf_state = metadata.get_conf_state().clone();
         self.raft.mut_store().restore(index, term, conf_state);
         self.base_replaced();
+        if let Some(old) = self.shelf.ready.take() {
+            out.push(Output::DropSnapshot(old));
+        }
         // The View goes out with the base; `tell` has nothing to add.
         self.published = index;
         out.push(Output::InstallSnapshot { base, view: self.machine.view() });

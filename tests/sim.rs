@@ -1,0 +1,128 @@
+//! Deterministic simulation: whole clusters of the real core in virtual time, with faults.
+//!
+//! Each seed is a run of one or three members (and a newcomer that joins by snapshot) on disks
+//! that lose and tear what was not flushed, a network that loses, doubles, delays and parts, and
+//! clocks that run at different rates; clients read and write all the time. The promises of
+//! `truth.rs` are checked as the run goes on, linearizability and agreement at its end. Then the
+//! other way round: `Bug`s are lies the environment tells the members, and each must be noticed.
+//!
+//! * `ALTHING_SIM_SEED` is the first seed, `ALTHING_SIM_SEEDS` their number, and
+//!   `ALTHING_SIM_SECONDS` the virtual seconds of each. A failure names the seed and the event.
+//! * CI: 500 seeds of 60 s in a release build.
+//!
+//! Sources: contracts/simulation.md.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test tells what it found")]
+#![expect(clippy::indexing_slicing, reason = "the simulator's tables are its own")]
+
+#[path = "sim/chance.rs"]
+mod chance;
+#[path = "sim/checker.rs"]
+mod checker;
+#[path = "sim/clients.rs"]
+mod clients;
+#[path = "sim/host.rs"]
+mod host;
+#[path = "sim/truth.rs"]
+mod truth;
+#[path = "sim/world.rs"]
+mod world;
+
+use std::time::Instant;
+use world::{Bug, Report, Scenario};
+
+fn option(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
+}
+
+fn scenario(seed: u64) -> Scenario {
+    let seconds = option("ALTHING_SIM_SECONDS", 60);
+    let voters = if seed % 4 == 3 { 1 } else { 3 };
+    Scenario { seed, voters, seconds, learner: seed % 4 != 1, restless: seed % 8 == 5, bug: None }
+}
+
+fn run(scenario: Scenario) -> Report {
+    world::run(scenario).unwrap_or_else(|breach| panic!("{breach}"))
+}
+
+#[test]
+fn members_keep_their_promises() {
+    let (first, count) = (option("ALTHING_SIM_SEED", 0), option("ALTHING_SIM_SEEDS", 12));
+    let (began, mut total, mut virtual_seconds) = (Instant::now(), Report::default(), 0);
+    for seed in first..first + count {
+        let scenario = scenario(seed);
+        let report = run(scenario);
+        virtual_seconds += scenario.seconds;
+        total.events += report.events;
+        total.asked += report.asked;
+        total.answered += report.answered;
+        total.crashes += report.crashes;
+        total.elections += report.elections;
+        total.snapshots += report.snapshots;
+        total.expired += report.expired;
+        total.undecided += report.undecided;
+        total.disk_failures += report.disk_failures;
+    }
+    let wall = began.elapsed().as_secs_f64();
+    println!("{count} seeds from {first}: {total:?}");
+    let speed = virtual_seconds as f64 / wall;
+    println!("{virtual_seconds} virtual seconds in {wall:.1} s: {speed:.0} times real time");
+    assert!(total.asked >= 20 * virtual_seconds / 2, "too few operations: {total:?}");
+    assert!(total.undecided * 50 <= count * clients::REGISTERS as u64, "{total:?}");
+}
+
+#[test]
+fn a_seed_has_one_trace() {
+    for seed in [1, 2, 3] {
+        let scenario = Scenario { seconds: 30, ..scenario(seed) };
+        assert_eq!(run(scenario), run(scenario), "seed {seed}");
+    }
+}
+
+/// The lie must be noticed within so many seeds.
+fn is_noticed(bug: Bug, seeds: u64) {
+    for seed in 0..seeds {
+        // What a vote is good for shows where leaders come and go.
+        let normal = scenario(seed);
+        let scenario = if bug == Bug::ForgottenVote {
+            Scenario { voters: 3, learner: false, restless: true, ..normal }
+        } else {
+            normal
+        };
+        if let Err(breach) = world::run(Scenario { bug: Some(bug), ..scenario }) {
+            println!("{bug:?}: {breach}");
+            return;
+        }
+    }
+    panic!("{bug:?} was not noticed in {seeds} seeds");
+}
+
+#[test]
+fn an_early_ack_is_noticed() {
+    is_noticed(Bug::EarlyAck, 10);
+}
+
+#[test]
+fn a_lost_watch_event_is_noticed() {
+    is_noticed(Bug::LostWatchEvent, 10);
+}
+
+#[test]
+fn an_early_expiry_is_noticed() {
+    is_noticed(Bug::EarlyExpiry, 10);
+}
+
+#[test]
+fn a_stale_read_is_noticed() {
+    is_noticed(Bug::StaleRead, 10);
+}
+
+#[test]
+fn a_forgotten_vote_is_noticed() {
+    is_noticed(Bug::ForgottenVote, 400);
+}
+
+#[test]
+fn an_early_thaw_is_noticed() {
+    is_noticed(Bug::EarlyThaw, 10);
+}
