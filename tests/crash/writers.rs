@@ -39,7 +39,6 @@ pub(crate) struct Writers {
 struct Shared {
     acknowledged: AtomicU64,
     unclear: AtomicU64,
-    silent: AtomicU64,
     doomed: AtomicBool,
     finished: AtomicBool,
 }
@@ -82,11 +81,6 @@ impl Writers {
     /// Answers so far that did not say whether the write happened, such as those of a full disk.
     pub(crate) fn unclear(&self) -> u64 {
         self.shared.unclear.load(Ordering::SeqCst)
-    }
-
-    /// Requests so far that were cut off or not answered at all.
-    pub(crate) fn silent(&self) -> u64 {
-        self.shared.silent.load(Ordering::SeqCst)
     }
 
     /// The daemon is about to die: who loses the connection does not connect again.
@@ -180,8 +174,7 @@ impl Writer {
                 self.shared.unclear.fetch_add(1, Ordering::SeqCst);
                 thread::sleep(BACK_OFF);
             }
-            Outcome::Unknown => _ = self.shared.silent.fetch_add(1, Ordering::SeqCst),
-            Outcome::Refused(_) => {}
+            Outcome::Unknown | Outcome::Refused(_) => {}
         }
         self.calls.push(Call { begin, end, key, value, verb, outcome });
         response.map(|_| ())
