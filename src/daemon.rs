@@ -74,13 +74,18 @@ async fn live(config: &Config) -> Result<(), Report> {
         written.map_err(|error| cannot("write the sample", &error))?;
     }
     let node = start_node(config, &home, &urls)?;
-    let renderer = SharedRenderer::start(config, &home, &node)?;
+    let renderer = SharedRenderer::default();
+    renderer.start(config, &home, &node)?;
     let (stopper, stop) = Stopper::new();
     let serving = serve(doorways, &urls, &node, &renderer, stop);
     let published = home.publish(&urls.local);
     published.map_err(|error| cannot("say where clients are served", &error))?;
     announce(config, &home, &urls);
-    let outcome = attend(&mut signals, &node, &renderer).await;
+    let reload = || match renderer.with(Renderer::reload_all) {
+        Some(()) => Ok(()),
+        None => renderer.start(config, &home, &node),
+    };
+    let outcome = attend(&mut signals, &node, reload).await;
     if let Err(error) = home.withdraw() {
         tracing::warn!(error = chain(&error), "the address file stays behind");
     }
@@ -186,14 +191,25 @@ fn start_node(config: &Config, home: &Home, urls: &Urls) -> Result<Node, Report>
     })
 }
 
-/// The renderer, for the doors to ask and for the end to take away.
-#[derive(Clone)]
+/// The renderer, for the doors to ask and for the end to take away; empty while there is nothing
+/// to render from.
+#[derive(Clone, Default)]
 struct SharedRenderer(Arc<Mutex<Option<Renderer>>>);
 
 impl SharedRenderer {
-    fn start(config: &Config, home: &Home, node: &Node) -> Result<Self, Report> {
+    /// Starts it, unless nobody named a confdir and the usual one is not there: a host may want
+    /// the store alone.
+    fn start(&self, config: &Config, home: &Home, node: &Node) -> Result<(), Report> {
         let confdir = std::path::absolute(&config.confdir.value);
         let confdir = confdir.map_err(|error| cannot("find the confdir", &error))?;
+        let resources = confdir.join("conf.d");
+        if config.confdir.origin == Origin::Default && !resources.is_dir() {
+            tracing::info!(
+                "nothing is rendered: there is no {}; SIGHUP looks again",
+                resources.display()
+            );
+            return Ok(());
+        }
         let mut options = crate::render::Options::new(confdir, home.render_state());
         options.node = vec![("name".to_owned(), config.name.value.clone())];
         options.environment = std::env::vars_os()
@@ -201,7 +217,8 @@ impl SharedRenderer {
             .collect();
         let renderer = Renderer::start(options, Arc::new(NodeSource(node.handle())));
         let renderer = renderer.map_err(|error| cannot("start the renderer", &error))?;
-        Ok(Self(Arc::new(Mutex::new(Some(renderer)))))
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(renderer);
+        Ok(())
     }
 
     fn with<T>(&self, ask: impl FnOnce(&Renderer) -> T) -> Option<T> {
@@ -247,7 +264,8 @@ fn serve(
 ) -> JoinHandle<()> {
     let asked = renderer.clone();
     let status: RendererStatus = Arc::new(move || asked.report());
-    let doors = Arc::new(Doors::new(node.handle(), status, stop.clone()));
+    let insecure = doorways.iter().any(|doorway| !doorway.url.is_loopback());
+    let doors = Arc::new(Doors::new(node.handle(), status, stop.clone(), insecure));
     let names: Vec<String> = urls.advertised.iter().map(|url| url.host().to_owned()).collect();
     let doorways = doorways.into_iter().map(|doorway| {
         let hosts = doorway.url.is_loopback().then(|| names.clone());
@@ -293,8 +311,7 @@ fn next_steps(confdir: &Path, url: &HttpUrl) -> String {
          Try, in another terminal:\n  \
          curl -XPUT {url}/v2/keys/message -d value=Hello\n  \
          cat {dest}\n  \
-         {program} watch{endpoint}\n\
-         Ctrl-C ends it.\n",
+         {program} watch{endpoint}\n",
         confdir.join("templates").display(),
     )
 }
@@ -303,7 +320,7 @@ fn next_steps(confdir: &Path, url: &HttpUrl) -> String {
 async fn attend(
     signals: &mut Signals,
     node: &Node,
-    renderer: &SharedRenderer,
+    reload: impl Fn() -> Result<(), Report>,
 ) -> Result<(), Report> {
     loop {
         tokio::select! {
@@ -311,7 +328,9 @@ async fn attend(
                 Signal::Stop => return Ok(()),
                 Signal::Reload => {
                     tracing::info!("reading resources and templates again");
-                    renderer.with(Renderer::reload_all);
+                    if let Err(report) = reload() {
+                        tracing::error!("{report}");
+                    }
                 }
             },
             fault = node.fault() => {

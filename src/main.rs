@@ -11,6 +11,9 @@ use althing::daemon;
 use clap::Parser;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "render-worker") {
         #[expect(clippy::disallowed_methods, reason = "main ends the process")]

@@ -15,8 +15,24 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Topics of the corpus that must pass without a difference.
-const TOPICS: &[&str] =
-    &["set", "get", "create", "update", "cas", "delete", "cad", "post", "ttl", "hidden", "refresh"];
+const TOPICS: &[&str] = &[
+    "set", "get", "create", "update", "cas", "delete", "cad", "post", "ttl", "hidden", "refresh",
+    "watch", "params", "method", "format", "novalue", "path", "limits", "http", "index", "flow",
+    "race", "soak",
+];
+/// Scenarios that pin what is better here, each on purpose.
+const BETTER: &[&str] = &[
+    // History hides what a live watch hides.
+    "hidden.history-not-filtered",
+    // The end of /foo is no news for /foobar.
+    "watch.dir-delete-prefix-match",
+    // A stream goes on behind the past event it began with.
+    "watch.stream-past-index",
+    // History is longer than 1,000 events.
+    "watch.cleared-history",
+    // Paths are normalised: a redirected PUT loses its body.
+    "path.redirects",
+];
 /// The topics take about 30 s on real etcd, most of it waiting for keys to expire.
 const REPLAY_WITHIN: Duration = Duration::from_secs(180);
 
@@ -30,6 +46,9 @@ fn v2_keys_answer_as_etcd_does() {
     command.arg("--exact-json-order");
     for topic in TOPICS {
         command.args(["--topic", topic]);
+    }
+    for scenario in BETTER {
+        command.args(["--skip", scenario]);
     }
     let replay = run(&mut command, daemon.home(), REPLAY_WITHIN);
     assert!(replay.status.success(), "{}{}", replay.stdout, replay.stderr);

@@ -18,23 +18,30 @@ use warp::reply::{Reply, Response};
 const VERSION: &str = r#"{"etcdserver":"3.5.0","etcdcluster":"3.5.0"}"#;
 
 /// The filters of this API.
-pub(super) fn tree(node: Handle) -> Tree {
+pub(super) fn tree(node: Handle, insecure: bool) -> Tree {
     let version = warp::path!("version")
         .and(warp::get())
         .map(|| warp::reply::with_header(VERSION, "content-type", "application/json"))
         .map(Reply::into_response);
-    let health = warp::path!("health").and(warp::get()).and_then(move || health(node.clone()));
+    let health =
+        warp::path!("health").and(warp::get()).and_then(move || health(node.clone(), insecure));
     version.or(health).unify().boxed()
 }
 
-async fn health(node: Handle) -> Result<Response, Infallible> {
+async fn health(node: Handle, insecure: bool) -> Result<Response, Infallible> {
     let patience = Duration::from_millis(HEALTH_TIMEOUT_MS);
     let read = tokio::time::timeout(patience, node.read(ReadMode::Linearizable)).await;
     let healthy = matches!(read, Ok(Ok(_)));
-    Ok(if healthy {
-        r#"{"health":"true"}"#.into_response()
-    } else {
-        let unhealthy = "{\"health\":\"false\"}\n";
-        warp::reply::with_status(unhealthy, StatusCode::SERVICE_UNAVAILABLE).into_response()
-    })
+    let text = text(healthy, insecure);
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(warp::reply::with_status(text, status).into_response())
+}
+
+fn text(healthy: bool, insecure: bool) -> &'static str {
+    match (healthy, insecure) {
+        (true, false) => r#"{"health":"true"}"#,
+        (true, true) => r#"{"health":"true","insecure":"true"}"#,
+        (false, false) => "{\"health\":\"false\"}\n",
+        (false, true) => "{\"health\":\"false\",\"insecure\":\"true\"}\n",
+    }
 }

@@ -57,10 +57,11 @@ pub struct Doors {
 
 impl Doors {
     /// The doors of a node. `renderer` tells what the renderer is doing, for the status; `stop`
-    /// ends watches when the daemon begins to drain.
+    /// ends watches when the daemon begins to drain; `insecure`, which `/health` tells, says that
+    /// plain text is spoken beyond loopback.
     #[must_use]
-    pub fn new(node: Handle, renderer: RendererStatus, stop: Stop) -> Self {
-        let health = health::tree(node.clone());
+    pub fn new(node: Handle, renderer: RendererStatus, stop: Stop, insecure: bool) -> Self {
+        let health = health::tree(node.clone(), insecure);
         let agent = agent::tree(node.clone(), renderer);
         Self { keys: v2::Keys::new(node, stop), health, agent }
     }
@@ -90,7 +91,8 @@ impl Doors {
     async fn route_rest(&self, request: Request<Incoming>) -> Response {
         let Some(path) = normalised(request.uri().path()) else { return reply::bad_request() };
         if path.strip_prefix(KEYS.as_bytes()).is_some_and(is_segment_end) {
-            return self.keys.serve_normalised(request, &path[KEYS.len()..]).await;
+            let (parts, body) = request.into_parts();
+            return self.keys.serve_key(&parts, body, &path[KEYS.len()..]).await;
         }
         let first = path.split(|byte| *byte == b'/').nth(1).unwrap_or_default();
         match first {

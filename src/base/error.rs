@@ -8,6 +8,7 @@
 
 use crate::base::id::Revision;
 use crate::base::path::KeyPath;
+use std::io;
 
 /// Why an operation changed nothing, the same on every member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,7 +148,7 @@ pub enum Fault {
         doing: String,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Stored bytes are damaged.
     #[error("stored data is damaged: {what}")]
@@ -172,6 +173,13 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the disk, or the user's share of it, is full: more space is all it takes.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Storage { source, .. } if full.contains(&source.kind()))
+    }
+
     /// `Damaged`, from a codec error.
     #[must_use]
     pub fn damaged(what: &str, error: crate::base::codec::Malformed) -> Self {

@@ -337,3 +337,6 @@ pub const SIGNALS_WAITING_MAX: usize = 8;
 
 /// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
 pub const STOP_MS_MAX: u64 = 4_700;
+
+/// Pause between tries of a checkpoint that found the disk full.
+pub const CHECKPOINT_RETRY_MS: u64 = 200;

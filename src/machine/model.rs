@@ -775,3 +775,18 @@ fn a_late_proposal_of_an_earlier_boot_is_not_executed() {
         assert_eq!(answer.verdict.is_ok(), executed, "{boot} {sequence}");
     }
 }
+
+/// Found by the model: the parent made where a file was just deleted passed for the directory that
+/// a `set` puts in a file's place.
+#[test]
+fn a_parent_made_after_a_delete_replaced_nothing() {
+    let mut bench = Bench::new();
+    bench.propose(vec![set("/a")]);
+    let delete = Command::Delete { path: path("/a"), dir: false, recursive: false };
+    let (_, changes) = bench.propose(vec![delete, set("/a/b")]);
+    let reader = bench.machine.view().read().unwrap().unwrap();
+    for change in changes {
+        let read = change_of(&reader, Arc::clone(&change.record)).unwrap();
+        assert_eq!(read.previous, change.previous, "of {:?}", change.record);
+    }
+}

@@ -3,13 +3,34 @@
 //! The core hands out one checkpoint at a time, so the queue holds one.
 
 use crate::base::Fault;
+use crate::base::limits::CHECKPOINT_RETRY_MS;
+use crate::base::report::chain;
 use crate::node::driver::Finished;
 use crate::node::handle::Shared;
-use crate::store::checkpoint::Checkpoint;
+use crate::node::inbox::Inbox;
+use crate::store::checkpoint::{Checkpoint, Written};
 use crate::store::env::Lmdb;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Writes a checkpoint; waits and tries again while the disk is full. A failed attempt changed
+/// nothing, and the next one writes every page again.
+fn run(checkpoint: &Checkpoint<Lmdb>, inbox: &Inbox) -> Result<Written, Fault> {
+    let mut warned = false;
+    loop {
+        let fault = match checkpoint.run() {
+            Err(fault) if fault.is_no_space() && !inbox.is_stopping() => fault,
+            ended => return ended,
+        };
+        if !warned {
+            tracing::error!("{}: the checkpoint waits until there is space", chain(&fault));
+        }
+        warned = true;
+        std::thread::park_timeout(Duration::from_millis(CHECKPOINT_RETRY_MS));
+    }
+}
 
 /// The thread and the way to it.
 pub(super) struct Checkpointer {
@@ -24,7 +45,8 @@ impl Checkpointer {
         let shared = Arc::clone(shared);
         let thread = Builder::new().name("checkpoint".into()).spawn(move || {
             for checkpoint in queue {
-                shared.inbox.finished(Finished::Checkpoint(checkpoint.run()));
+                let written = run(&checkpoint, &shared.inbox);
+                shared.inbox.finished(Finished::Checkpoint(written));
             }
         })?;
         Ok(Self { work: Some(work), thread: Some(thread) })

@@ -9,6 +9,7 @@
 //! inbox and on the log's flush; after a fault it carries out nothing more.
 
 use crate::base::limits::{ELECTION_TICKS, TICK_MS};
+use crate::base::report::chain;
 use crate::base::{BootId, Fault, LogIndex, MemberId, Sequence};
 use crate::machine::Proposal;
 use crate::node::Options;
@@ -16,7 +17,9 @@ use crate::node::bootstrap::{NodeError, Opened};
 use crate::node::checkpointer::Checkpointer;
 use crate::node::handle::{Shared, Status, Unserved};
 use crate::node::inbox::{Asked, AskedRead, Waiting};
-use crate::replica::{Input, NotServed, Output, ReadId, Replica, Request, RoleChange, Settled};
+use crate::replica::{
+    Input, JobId, NotServed, Output, ReadId, Replica, Request, RoleChange, Settled,
+};
 use crate::store::checkpoint::Written;
 use crate::store::env::Lmdb;
 use crate::store::wal::{FileMedium, LogBatch, Wal, WalError};
@@ -26,7 +29,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Work of a helper thread that is done.
 pub(super) enum Finished {
@@ -59,9 +62,14 @@ struct Driver {
     asked: BTreeMap<Sequence, oneshot::Sender<Result<crate::machine::Answer, Unserved>>>,
     /// Clients waiting for leave to read.
     reading: BTreeMap<ReadId, oneshot::Sender<Result<LogIndex, Unserved>>>,
+    /// The log job that found the disk full.
+    stalled: Option<(JobId, LogBatch)>,
+    was_full: bool,
     last_sequence: Sequence,
     last_read: ReadId,
     outputs: Vec<Output<Lmdb>>,
+    /// Watchers to wake when the answers that wait with their changes have left.
+    woken: Vec<Arc<Notify>>,
 }
 
 impl Driver {
@@ -75,9 +83,12 @@ impl Driver {
             checkpointer,
             asked: BTreeMap::new(),
             reading: BTreeMap::new(),
+            stalled: None,
+            was_full: false,
             last_sequence: Sequence(0),
             last_read: ReadId(0),
             outputs: Vec::new(),
+            woken: Vec::new(),
         }
     }
 
@@ -120,6 +131,7 @@ impl Driver {
                 for _ in 0..=missed.min(ELECTION_TICKS as u128) {
                     self.handle(Input::Tick)?;
                 }
+                self.write_stalled()?;
                 next_tick = now + tick;
             } else if self.replica.wants_turn() {
                 self.handle(Input::Continue)?;
@@ -177,22 +189,23 @@ impl Driver {
                 self.replica.handle(self.shared.clock.now(), input, &mut self.outputs);
                 outputs.extend(self.outputs.drain(..));
             }
-            let Some(output) = outputs.pop_front() else { return Ok(()) };
+            let Some(output) = outputs.pop_front() else { break };
             next = self.carry_out(output)?;
         }
+        // A thousand woken tasks in front of the one that answers the write would delay it by all
+        // of theirs. The changes themselves are in the ring since before the answer.
+        self.woken.drain(..).for_each(|watcher| watcher.notify_one());
+        Ok(())
     }
 
     /// Carries out one output; some are done at once and give the next input.
     fn carry_out(&mut self, output: Output<Lmdb>) -> Result<Option<Input<Lmdb>>, Fault> {
         match output {
-            Output::WriteLog { job, batch } => {
-                self.write_log(&batch)?;
-                return Ok(Some(Input::LogDone(job)));
-            }
+            Output::WriteLog { job, batch } => return self.write_log(job, batch),
             Output::Publish { view, changes } => {
                 self.shared.clock.learn(self.replica.machine().clock());
                 self.shared.view.store(Arc::new(view));
-                self.shared.watches.publish(changes);
+                self.woken.extend(self.shared.watches.publish(changes));
             }
             Output::Answer { sequence, outcome } => {
                 if let Some(reply) = self.asked.remove(&sequence) {
@@ -221,22 +234,33 @@ impl Driver {
         Ok(None)
     }
 
-    /// Makes a batch durable. A full disk is waited for: reads go on meanwhile, requests time out
-    /// at their doors, and nothing was acknowledged. Any other error ends this member.
-    fn write_log(&mut self, batch: &LogBatch) -> Result<(), Fault> {
-        let mut warned = false;
-        loop {
-            match self.wal.write(batch) {
-                Ok(()) => return self.wal.sync().map_err(log_fault),
-                Err(full) if full.is_no_space() && !self.shared.inbox.is_stopping() => {
-                    if !warned {
-                        tracing::error!("{full}: writes wait until there is space");
-                    }
-                    warned = true;
-                    std::thread::park_timeout(Duration::from_millis(TICK_MS));
+    /// Makes a batch durable, or keeps it for later when the disk is full: reads go on meanwhile,
+    /// requests end as unknown, and nothing is acknowledged. Any other error ends this member.
+    fn write_log(&mut self, job: JobId, batch: LogBatch) -> Result<Option<Input<Lmdb>>, Fault> {
+        match self.wal.write(&batch) {
+            Ok(()) => self.wal.sync().map_err(log_fault)?,
+            Err(full) if full.is_no_space() => {
+                if !self.was_full {
+                    tracing::error!("{}: writes wait until there is space", chain(&full));
                 }
-                Err(error) => return Err(log_fault(error)),
+                self.was_full = true;
+                self.stalled = Some((job, batch));
+                return Ok(None);
             }
+            Err(error) => return Err(log_fault(error)),
+        }
+        if std::mem::take(&mut self.was_full) {
+            tracing::info!("there is space again: writes go on");
+        }
+        Ok(Some(Input::LogDone(job)))
+    }
+
+    /// Tries again what found the disk full.
+    fn write_stalled(&mut self) -> Result<(), Fault> {
+        let Some((job, batch)) = self.stalled.take() else { return Ok(()) };
+        match self.write_log(job, batch)? {
+            Some(done) => self.handle(done),
+            None => Ok(()),
         }
     }
 

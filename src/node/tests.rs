@@ -73,7 +73,7 @@ async fn a_watcher_sees_every_change_and_the_end() {
     let node = start(directory.path());
     let handle = node.handle();
     let first = handle.propose(vec![set("/w/0", "")]).await.unwrap().revision;
-    let interest = Interest::Tree { path: path("/w"), recursive: true };
+    let interest = Interest::Tree { path: path("/w"), recursive: true, hides_after: Revision(0) };
     let mut watcher = handle.watch(interest, Some(Revision(first.0 + 1))).unwrap();
     let writer = tokio::spawn({
         let handle = handle.clone();

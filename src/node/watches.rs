@@ -30,13 +30,10 @@ impl Watches {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the watchers what happened. The View must be published already.
-    pub(super) fn publish(&self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
-        let woken = self.hub().publish(changes);
-        woken.iter().for_each(|watcher| watcher.notify_one());
+    /// Says what happened, and who has to be woken for it. The View must be published already.
+    #[must_use]
+    pub(super) fn publish(&self, changes: Vec<Change>) -> Vec<Arc<Notify>> {
+        if changes.is_empty() { Vec::new() } else { self.hub().publish(changes) }
     }
 
     /// Ends every watch: the member stops.

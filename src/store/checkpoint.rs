@@ -65,7 +65,7 @@ impl<B: Base> Checkpoint<B> {
     ///
     /// # Errors
     /// When stored bytes are damaged or the database fails. The base is unchanged then.
-    pub fn run(self) -> Result<Written, Fault> {
+    pub fn run(&self) -> Result<Written, Fault> {
         let mut written = None;
         // Before the commit, so that no reader of a thinned base misses it.
         self.purged_to.fetch_max(self.meta.compacted.0, Ordering::AcqRel);

@@ -239,7 +239,7 @@ struct Places {
 impl Places {
     fn of(interest: &Interest) -> Self {
         match interest {
-            Interest::Tree { path, recursive } => Self {
+            Interest::Tree { path, recursive, .. } => Self {
                 exact: Some(path.key().clone()),
                 prefix: recursive.then(|| path.children_prefix().into()),
                 range: None,
@@ -269,7 +269,8 @@ mod tests {
     }
 
     fn tree(path: &str, recursive: bool) -> Interest {
-        Interest::Tree { path: KeyPath::clean(path.as_bytes()).unwrap(), recursive }
+        let path = KeyPath::clean(path.as_bytes()).unwrap();
+        Interest::Tree { path, recursive, hides_after: Revision(0) }
     }
 
     #[test]

@@ -9,12 +9,13 @@
 //!
 //! Invariants:
 //! * Hushed records (refreshes, and what went with its directory) are no events in v2.
-//! * Below the watched path, what lies at or under a name that begins with `_` is not told.
+//! * Below the watched path, what lies at or under a name that begins with `_` is not told, but
+//!   for history.
 //!
-//! Source: etcd's `v2store/watcher_hub.go` (`notifyWatchers`, `isHidden`). Its two oddities in
-//! history (no hidden rule, directories matched as string prefixes) are not kept.
+//! Source: etcd's `v2store/watcher_hub.go` (`notifyWatchers`, `isHidden`). Of its two oddities
+//! in history the first is kept (no hidden rule), the second not (directories as string prefixes).
 
-use crate::base::{KeyPath, KeyRange, Space};
+use crate::base::{KeyPath, KeyRange, Revision, Space};
 use crate::store::Record;
 
 /// What a watcher wants to know about.
@@ -26,6 +27,8 @@ pub enum Interest {
         path: KeyPath,
         /// Whether changes below it count.
         recursive: bool,
+        /// Up to this revision hidden names are told, too: etcd reads history without the rule.
+        hides_after: Revision,
     },
     /// v3: the keys of a range.
     Range(KeyRange),
@@ -51,12 +54,15 @@ impl Interest {
                 Concern::Event
             }
             Self::Range(_) => Concern::None,
-            Self::Tree { path, recursive } => tree_concern(path, *recursive, record),
+            Self::Tree { path, recursive, hides_after } => {
+                let hides = record.position.revision > *hides_after;
+                tree_concern(path, *recursive, hides, record)
+            }
         }
     }
 }
 
-fn tree_concern(path: &KeyPath, recursive: bool, record: &Record) -> Concern {
+fn tree_concern(path: &KeyPath, recursive: bool, hides: bool, record: &Record) -> Concern {
     if !matches!(record.space, Space::Keys | Space::Dirs) {
         return Concern::None;
     }
@@ -71,7 +77,7 @@ fn tree_concern(path: &KeyPath, recursive: bool, record: &Record) -> Concern {
             }
         }
         // v3 may write keys that are no paths; v2 never shows them.
-        Some(rest) if recursive && !is_hidden(rest) => {
+        Some(rest) if recursive && !(hides && is_hidden(rest)) => {
             let is_path = KeyPath::from_key(&record.key).is_some();
             if is_path { Concern::Event } else { Concern::None }
         }
@@ -121,7 +127,8 @@ mod tests {
 
     fn concern(row: &Row) -> Concern {
         let path = KeyPath::clean(row.path.as_bytes()).unwrap();
-        Interest::Tree { path, recursive: row.recursive }.concern(&row.record)
+        let (recursive, hides_after) = (row.recursive, Revision(0));
+        Interest::Tree { path, recursive, hides_after }.concern(&row.record)
     }
 
     #[test]
@@ -156,6 +163,19 @@ mod tests {
         ];
         for (path, key, expected) in table {
             assert_eq!(concern(&row(path, true, key)), expected, "{path} hears of {key}");
+        }
+    }
+
+    #[test]
+    fn history_shows_what_is_hidden() {
+        let path = KeyPath::clean(b"/a").unwrap();
+        for (hides_after, expected) in [(4, Concern::None), (5, Concern::Event)] {
+            let interest = Interest::Tree {
+                path: path.clone(),
+                recursive: true,
+                hides_after: Revision(hides_after),
+            };
+            assert_eq!(interest.concern(&record("/a/_x", 5, "v")), expected);
         }
     }
 

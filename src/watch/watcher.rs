@@ -241,7 +241,8 @@ mod tests {
     }
 
     fn tree(path: &str, recursive: bool) -> Interest {
-        Interest::Tree { path: KeyPath::clean(path.as_bytes()).unwrap(), recursive }
+        let path = KeyPath::clean(path.as_bytes()).unwrap();
+        Interest::Tree { path, recursive, hides_after: Revision(0) }
     }
 
     fn keys(changes: &[Change]) -> Vec<String> {

@@ -142,6 +142,11 @@ impl Daemon {
         self.wait_for_end(END_WITHIN)
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
     /// Waits until it ends by itself, and says how.
     #[track_caller]
     pub(crate) fn wait_for_end(&mut self, within: Duration) -> ExitStatus {

@@ -22,10 +22,10 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// What a power cut leaves of the volatile writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Keeps {
-    /// Nothing.
-    None,
+    /// None of them.
+    Nothing,
     /// Of each file a random choice, in order or not.
-    Some,
+    Random,
     /// The same, and of some writes only some sectors.
     Torn,
 }
@@ -85,8 +85,8 @@ impl Disk {
     #[track_caller]
     pub(crate) fn cut_power(&self, keeps: Keeps, seed: u64) {
         let (keep, torn) = match keeps {
-            Keeps::None => ("none", false),
-            Keeps::Some => ("random", false),
+            Keeps::Nothing => ("none", false),
+            Keeps::Random => ("random", false),
             Keeps::Torn => ("random", true),
         };
         self.misbehave(&json!({"cut": 1, "seed": seed, "keep": keep, "torn": torn}));

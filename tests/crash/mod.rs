@@ -21,6 +21,7 @@ pub(crate) use writers::Writers;
 use crate::common::Daemon;
 use history::{Call, Outcome, Reading, Round, Settled};
 use std::env;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where all writes go.
@@ -67,6 +68,15 @@ pub(crate) fn number(name: &str, otherwise: u64) -> u64 {
     number.unwrap_or_else(|| panic!("{name}={}: not a whole number", text.display()))
 }
 
+/// The run's seed: `ALTHING_CRASH_SEED`, or the same new one wherever it is asked for.
+pub(crate) fn seed() -> u64 {
+    static NEW: OnceLock<u64> = OnceLock::new();
+    *NEW.get_or_init(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        number("ALTHING_CRASH_SEED", u64::from(now.subsec_nanos()))
+    })
+}
+
 /// What one test did, round after round on one data directory.
 pub(crate) struct Trial {
     test: &'static str,
@@ -86,8 +96,7 @@ impl Trial {
     /// Reads what the daemon holds and starts the clock. The test must end `within`.
     #[track_caller]
     pub(crate) fn begin(test: &'static str, daemon: &Daemon, within: Duration) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seed = number("ALTHING_CRASH_SEED", u64::from(now.subsec_nanos()));
+        let seed = seed();
         eprintln!("{test}: ALTHING_CRASH_SEED={seed}");
         let clock = Instant::now();
         Self {

@@ -14,7 +14,7 @@ use crate::api::reply::{self, Body, Response};
 use crate::api::v2::answer::{self, Refused, Stand};
 use crate::api::v2::watch::{Events, Watch};
 use crate::base::path::BadPath;
-use crate::base::{KeyPath, Rejected, Revision, limits};
+use crate::base::{Fault, KeyPath, Rejected, Revision, limits};
 use crate::machine::tree::read::{self, Listing};
 use crate::machine::{Action, Answer, Command, Condition, Content, Event, Outcome, Put};
 use crate::node::{Handle, ReadMode};
@@ -24,6 +24,7 @@ use crate::wire::form::{self, BadForm, Parameters};
 use crate::wire::v2;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -71,24 +72,25 @@ impl Keys {
 
     /// Answers a request whose path begins with `/v2/keys`.
     pub(in crate::api) async fn serve(&self, request: Request<Incoming>) -> Response {
-        let uri = request.uri().clone();
-        let raw = uri.path().get("/v2/keys".len()..).unwrap_or_default();
+        let (parts, body) = request.into_parts();
+        let raw = parts.uri.path().get("/v2/keys".len()..).unwrap_or_default();
         match form::unescape(raw.as_bytes(), false) {
-            Ok(key) => self.serve_normalised(request, &key).await,
+            Ok(key) => self.serve_key(&parts, body, &key).await,
             Err(_) => reply::bad_request(),
         }
     }
 
     /// Answers a request for a decoded key.
-    pub(in crate::api) async fn serve_normalised(
+    pub(in crate::api) async fn serve_key(
         &self,
-        request: Request<Incoming>,
+        parts: &Parts,
+        body: Incoming,
         key: &[u8],
     ) -> Response {
-        let Some(verb) = Verb::of(request.method()) else {
+        let Some(verb) = Verb::of(&parts.method) else {
             return reply::method_not_allowed("HEAD,GET,PUT,POST,DELETE");
         };
-        match self.act(verb, request, key).await {
+        match self.act(verb, parts, body, key).await {
             Ok(response) => response,
             Err(refused) => answer::refusal(&self.cluster, &refused),
         }
@@ -97,11 +99,11 @@ impl Keys {
     async fn act(
         &self,
         verb: Verb,
-        request: Request<Incoming>,
+        parts: &Parts,
+        body: Incoming,
         key: &[u8],
     ) -> Result<Response, Refused> {
-        let (parts, body) = request.into_parts();
-        let body = match verb {
+        let form = match verb {
             Verb::Put | Verb::Post => {
                 let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
                 if form::is_form(content_type)? { read_body(body).await? } else { Bytes::new() }
@@ -109,7 +111,7 @@ impl Keys {
             Verb::Get | Verb::Head | Verb::Delete => Bytes::new(),
         };
         let query = parts.uri.query().unwrap_or_default().as_bytes();
-        let asked = Parameters::parse(query, &body, verb == Verb::Get)?;
+        let asked = Parameters::parse(query, &form, verb == Verb::Get)?;
         let path = KeyPath::clean(key).map_err(too_far)?;
         match verb {
             Verb::Get if asked.wait && asked.quorum != Some(true) => self.watch(path, &asked).await,
@@ -145,7 +147,8 @@ impl Keys {
             let rejected = Rejected::Compacted { oldest: state.compacted, requested: from };
             return Err(Refused::Rejected(rejected, at.revision));
         }
-        let interest = Interest::Tree { path, recursive: asked.recursive };
+        let (recursive, hides_after) = (asked.recursive, at.revision);
+        let interest = Interest::Tree { path, recursive, hides_after };
         let watcher = self.node.watch(interest, Some(from))?;
         let (node, stop) = (self.node.clone(), self.stop.clone());
         let events = Events::of(Watch { watcher, node, stop, stream: asked.stream });
@@ -157,7 +160,7 @@ impl Keys {
         let outcomes = verdict.map_err(|rejected| Refused::Rejected(rejected, revision))?;
         let Some(Outcome::Changed(event)) = outcomes.into_iter().next() else {
             let what = "a v2 write came to something else than an event";
-            return Err(Refused::Fault(crate::base::Fault::Invariant(what.into())));
+            return Err(Refused::Fault(Fault::Invariant(what.into())));
         };
         let Event { action, node, previous } = *event;
         let created = match action {
@@ -237,4 +240,76 @@ async fn read_body(mut body: Incoming) -> Result<Bytes, Refused> {
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str) -> Parameters {
+        Parameters::parse(query.as_bytes(), &Bytes::new(), false).unwrap()
+    }
+
+    fn name(verb: Verb, query: &str) -> &'static str {
+        match command(verb, KeyPath::root(), asked(query)).unwrap() {
+            Command::Set(_) => "set",
+            Command::Create(_) => "create",
+            Command::CreateInOrder(_) => "createInOrder",
+            Command::Update(_) => "update",
+            Command::CompareAndSwap(..) => "compareAndSwap",
+            Command::Delete { .. } => "delete",
+            Command::CompareAndDelete { .. } => "compareAndDelete",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Contract keys-api section 5, row by row.
+    #[test]
+    fn requests_become_etcds_operations() {
+        let table = [
+            (Verb::Post, "value=1", "createInOrder"),
+            (Verb::Post, "value=1&prevExist=true&prevValue=x&prevIndex=4", "createInOrder"),
+            (Verb::Put, "value=1&prevExist=true", "update"),
+            (Verb::Put, "value=1&prevExist=true&prevIndex=0", "update"),
+            (Verb::Put, "value=1&prevExist=true&prevValue=x", "compareAndSwap"),
+            (Verb::Put, "value=1&prevExist=true&prevIndex=4", "compareAndSwap"),
+            (Verb::Put, "value=1&prevExist=false", "create"),
+            (Verb::Put, "value=1&prevExist=false&prevValue=x&prevIndex=4", "create"),
+            (Verb::Put, "value=1&prevValue=x", "compareAndSwap"),
+            (Verb::Put, "value=1&prevIndex=4", "compareAndSwap"),
+            (Verb::Put, "value=1&prevIndex=0", "set"),
+            (Verb::Put, "", "set"),
+            (Verb::Delete, "recursive=true&dir=true&prevIndex=4", "compareAndDelete"),
+            (Verb::Delete, "prevValue=x", "compareAndDelete"),
+            (Verb::Delete, "prevExist=true&prevIndex=0", "delete"),
+        ];
+        for (verb, query, operation) in table {
+            assert_eq!(name(verb, query), operation, "{verb:?} {query}");
+        }
+    }
+
+    #[test]
+    fn only_new_nodes_can_be_directories() {
+        let is_directory = |query| match command(Verb::Put, KeyPath::root(), asked(query)) {
+            Ok(
+                Command::Set(put)
+                | Command::Create(put)
+                | Command::Update(put)
+                | Command::CompareAndSwap(put, _),
+            ) => put.content == Content::Directory,
+            other => panic!("{other:?}"),
+        };
+        assert!(is_directory("dir=true") && is_directory("dir=true&prevExist=false"));
+        assert!(!is_directory("dir=true&prevExist=true") && !is_directory("dir=1&prevIndex=3"));
+    }
+
+    #[test]
+    fn a_value_too_large_is_named_with_the_bound() {
+        let value = Bytes::from(vec![b'x'; limits::VALUE_BYTES_MAX + 1]);
+        let asked = Parameters { value, ..Parameters::default() };
+        let refused = command(Verb::Put, KeyPath::root(), asked).unwrap_err();
+        let Refused::Form(bad) = refused else { panic!("{refused:?}") };
+        assert_eq!(bad.code, 210);
+        assert!(bad.cause.contains("1572865") && bad.cause.contains("1572864"), "{}", bad.cause);
+    }
 }

@@ -72,16 +72,17 @@ fn live_before<B: Base>(
     Ok(found.filter(|found| found.live))
 }
 
-/// The file a new directory took the place of: its tombstone is the record right before.
+/// The file a new directory took the place of: its tombstone is the record right before, and only
+/// such a tombstone is made by a `set`.
 fn replaced_file<B: Base>(
     reader: &Reader<B>,
     directory: &Record,
 ) -> Result<Option<Arc<Record>>, Fault> {
     let before = just_before(directory.position);
+    let gave_way =
+        |end: &Record| end.position == before && !end.live && end.action == Action::Set as u8;
     match reader.newest_before(Space::Keys, &directory.key, before)? {
-        Some(end) if end.position == before && !end.live => {
-            live_before(reader, Space::Keys, directory, before)
-        }
+        Some(end) if gave_way(&end) => live_before(reader, Space::Keys, directory, before),
         _ => Ok(None),
     }
 }

@@ -29,6 +29,8 @@ pub enum Survival {
     Nothing,
     /// All of them.
     Everything,
+    /// All bytes, but no change of a name: bytes and names reach the disk by different ways.
+    NamesLost,
     /// The first few.
     Prefix,
     /// Any of them.
@@ -101,7 +103,7 @@ impl MemoryMedium {
         }
         let changes = std::mem::take(&mut disk.name_changes);
         let kept = match survival {
-            Survival::Nothing => 0,
+            Survival::Nothing | Survival::NamesLost => 0,
             Survival::Everything => changes.len(),
             Survival::Prefix | Survival::Subset | Survival::Torn => {
                 index(pick(changes.len() as u64 + 1))
@@ -246,7 +248,7 @@ impl Content {
         writes.retain(|write| !write.doomed);
         match survival {
             Survival::Nothing => writes.clear(),
-            Survival::Everything | Survival::Torn => {}
+            Survival::Everything | Survival::NamesLost | Survival::Torn => {}
             Survival::Prefix => writes.truncate(index(pick(writes.len() as u64 + 1))),
             Survival::Subset => writes.retain(|_| pick(2) == 1),
         }

@@ -7,7 +7,7 @@
 //! disk that tears.
 //!
 //! **How data passes.** `write` codes a `LogBatch` into one frame (`frame`) and writes it to the
-//! medium (`medium`, `memory`); `sync` makes it durable. After a stop `open` reads everything back
+//! medium (`medium`, `memory`; `segments` says where); `sync` makes it durable. After a stop `open` reads everything back
 //! (`recover`), then copies what lives in the tail segment to a fresh one and flushes that, before
 //! anything is handed out. `release` says which entries a durable checkpoint made needless; it
 //! takes effect with the next flush, which records it, so that a start can tell a segment that was
@@ -24,9 +24,7 @@
 //! * After a failed write or flush every call fails. Only a full disk is no failure: `write`
 //!   refuses the batch, nothing of it counts, and the same batch may be tried again.
 //!
-//! Deliberately not here: what an entry means, when to flush, threads. Names are flushed when a
-//! segment is started but not when one is removed: a file that comes back is older than the
-//! chain's start and holds nothing that counts.
+//! Deliberately not here: what an entry means, when to flush, threads.
 //!
 //! Sources: contracts/storage-limits.md sections 1 and 4; Ongaro, "Consensus: Bridging Theory and
 //! Practice", 3.8 and 10.2.1, for what must be durable when.
@@ -36,6 +34,7 @@ mod frame;
 pub mod medium;
 mod memory;
 mod recover;
+mod segments;
 
 pub use error::WalError;
 pub use medium::{FileMedium, Medium, SegmentNumber};
@@ -43,13 +42,11 @@ pub use memory::{MemoryMedium, Survival};
 
 use crate::base::limits;
 use crate::base::{ClusterId, LogIndex, MemberId, Term};
-use frame::{FrameWriter, SegmentHeader, State};
+use frame::{FrameWriter, State};
 use raft::eraftpb::{Entry, HardState};
 use recover::Found;
+use segments::{Full, Link, Tail};
 use std::collections::VecDeque;
-
-/// Zeros are written in pieces of this many bytes.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Whose log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,40 +100,12 @@ pub struct Recovered {
     /// The newest snapshot marker.
     pub snapshot: Option<(LogIndex, Term)>,
     /// Contiguous entries up to the log's end. The first one follows the snapshot, or is at or
-    /// below the index released last.
+    /// below the index released last: that entry is always here.
     pub entries: Vec<Entry>,
     /// Whether the log was closed.
     pub was_closed: bool,
     /// Bytes of a frame that was cut short and dropped, as far as can be told.
     pub torn_bytes: u64,
-}
-
-/// A segment that is not written to any more.
-#[derive(Clone, Copy, Debug)]
-struct Full {
-    number: SegmentNumber,
-    /// Highest index that stands in it; 0 = none.
-    last_index: LogIndex,
-    bytes: u64,
-}
-
-/// The segment that is written to.
-#[derive(Clone, Copy, Debug)]
-struct Tail {
-    header: SegmentHeader,
-    /// Where the next frame goes.
-    offset: u64,
-    /// Bytes that exist already.
-    filled: u64,
-    last_index: LogIndex,
-}
-
-/// How a new segment is linked to the chain.
-#[derive(Clone, Copy, Debug, Default)]
-struct Link {
-    previous: SegmentNumber,
-    previous_end: u64,
-    replaces: SegmentNumber,
 }
 
 /// The write-ahead log of one member.
@@ -245,8 +214,8 @@ impl<M: Medium> Wal<M> {
     }
 
     /// Says that entries up to and including `upto` are in a durable checkpoint and needed by
-    /// nobody. The next flush records it and frees the segments; the entry at `upto` itself may
-    /// still be recovered.
+    /// nobody. The next flush records it and frees the segments. The entry at `upto` itself is still
+    /// recovered: its term is what the entry after it is matched by.
     ///
     /// # Errors
     /// `Poisoned`.
@@ -318,8 +287,8 @@ impl<M: Medium> Wal<M> {
                 self.full.push_back(Full { number, last_index, bytes });
             }
         }
-        // Only what cannot matter is reused for the copy. The tail, and what it replaced, must
-        // stay until the copy is durable: that they count no more was perhaps read from the cache.
+        // Only files older than any possible tail are reused for the copy: what was found was
+        // perhaps read from the cache, and must still be there if that is lost.
         found.spares.iter().try_for_each(|spare| self.retire(*spare))?;
         let link = found.tail.map_or(Link::default(), |tail| Link {
             previous: tail.previous,
@@ -348,16 +317,19 @@ impl<M: Medium> Wal<M> {
                 .first()
                 .map_or(replay.last_index, |entry| LogIndex(entry.index.saturating_sub(1))),
         };
+        // Small segments are copied in small pieces, so that tests see copies of several frames.
+        let quarter = frame::to_index(self.options.segment_bytes / 4);
+        let piece_bytes = limits::WAL_COPY_BYTES.min(quarter);
         let mut rest = copied.as_slice();
         loop {
             let mut bytes = 0;
             let fits = |entry: &&&Entry| {
                 bytes += entry_bytes_max(entry);
-                bytes <= limits::WAL_COPY_BYTES
+                bytes <= piece_bytes
             };
             let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
             let (now, later) = rest.split_at(count);
-            let mut frame = self.start_frame(limits::WAL_COPY_BYTES.min(bytes));
+            let mut frame = self.start_frame(piece_bytes.min(bytes));
             frame.entries(now.iter().copied());
             if later.is_empty() && found.tail.is_some() {
                 frame.copied();
@@ -431,11 +403,10 @@ impl<M: Medium> Wal<M> {
         if let Some((index, term)) = batch.snapshot {
             self.state.snapshot = Some((index, term));
             self.state.last_index = index;
-            for last_index in self.full.iter_mut().map(|full| &mut full.last_index) {
-                *last_index = index.min(*last_index);
-            }
+            // No entry before the marker counts any more, whatever its index.
+            self.full.iter_mut().for_each(|full| full.last_index = LogIndex(0));
             if let Some(tail) = &mut self.tail {
-                tail.last_index = index.min(tail.last_index);
+                tail.last_index = LogIndex(0);
             }
         }
         self.note_entries(batch.entries.first(), batch.entries.last());
@@ -456,93 +427,6 @@ impl<M: Medium> Wal<M> {
             self.sync_segment(tail.header.number)?;
         }
         self.in_flight = false;
-        Ok(())
-    }
-
-    /// Starts the next segment. The tail is full and durable.
-    fn rotate(&mut self) -> Result<(), WalError> {
-        let Some(tail) = self.tail else {
-            return Err(WalError::Poisoned);
-        };
-        let number = tail.header.number;
-        let link =
-            Link { previous: number, previous_end: self.next_flush, replaces: SegmentNumber(0) };
-        self.start_segment(link)?;
-        let (last_index, bytes) = (tail.last_index, tail.filled);
-        self.full.push_back(Full { number, last_index, bytes });
-        Ok(())
-    }
-
-    /// Makes a spare file, or a new one, the tail: header and name are durable before any frame.
-    fn start_segment(&mut self, link: Link) -> Result<(), WalError> {
-        let number = self.next_number;
-        self.next_number = number.next();
-        let header = SegmentHeader {
-            identity: self.identity,
-            number,
-            salt: salt(self.salt_seed, number, self.next_flush),
-            first_flush: self.next_flush,
-            previous: link.previous,
-            previous_end: link.previous_end,
-            replaces: link.replaces,
-        };
-        let path = self.medium.path_of(number);
-        let placed = match self.spares.last() {
-            Some(spare) => self.medium.recycle(*spare, number),
-            None => self.medium.create(number),
-        };
-        placed.map_err(|error| WalError::write(path, error))?;
-        self.spares.pop();
-        let filled = self.length(number)?;
-        let prepared = self
-            .fill(number, filled, frame::SEGMENT_HEADER_BYTES)
-            .and_then(|filled| self.write_at(number, 0, &header.encode()).map(|()| filled));
-        let filled = match prepared {
-            Ok(filled) => filled,
-            Err(error) => {
-                // A full disk: give back what there is, so that the next try starts afresh.
-                self.remove(number)?;
-                return Err(error);
-            }
-        };
-        self.sync_segment(number)?;
-        self.sync_names()?;
-        let offset = frame::SEGMENT_HEADER_BYTES;
-        self.tail = Some(Tail { header, offset, filled, last_index: LogIndex(0) });
-        Ok(())
-    }
-
-    /// Writes zeros ahead so that `end` bytes exist; returns how many do.
-    fn fill(&mut self, number: SegmentNumber, filled: u64, end: u64) -> Result<u64, WalError> {
-        if end <= filled {
-            return Ok(filled);
-        }
-        let target = (filled + limits::WAL_FILL_BYTES).min(self.options.segment_bytes).max(end);
-        let mut at = filled;
-        while at < target {
-            let piece = frame::to_index(target - at).min(ZEROS.len());
-            self.write_at(number, at, ZEROS.get(..piece).unwrap_or_default())?;
-            at += piece as u64;
-        }
-        Ok(target)
-    }
-
-    /// Frees segments that hold nothing above what is durably released.
-    fn retire_released(&mut self) -> Result<(), WalError> {
-        let released = self.released_written;
-        while let Some(full) = self.full.pop_front_if(|full| full.last_index <= released) {
-            self.retire(full.number)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps a file as a spare, or removes it when there are enough or it is too long.
-    fn retire(&mut self, number: SegmentNumber) -> Result<(), WalError> {
-        let enough = self.spares.len() >= limits::WAL_SPARE_SEGMENTS_MAX;
-        if enough || self.length(number)? > self.options.segment_bytes {
-            return self.remove(number);
-        }
-        self.spares.push(number);
         Ok(())
     }
 
@@ -577,42 +461,183 @@ impl<M: Medium> Wal<M> {
         self.poisoned |= result.as_ref().is_err_and(|error| !error.is_no_space());
         result
     }
-
-    fn length(&mut self, number: SegmentNumber) -> Result<u64, WalError> {
-        let length = self.medium.length(number);
-        length.map_err(|error| WalError::read(self.medium.path_of(number), error))
-    }
-
-    fn write_at(&mut self, number: SegmentNumber, at: u64, bytes: &[u8]) -> Result<(), WalError> {
-        let written = self.medium.write_at(number, at, bytes);
-        written.map_err(|error| WalError::write(self.medium.path_of(number), error))
-    }
-
-    fn remove(&mut self, number: SegmentNumber) -> Result<(), WalError> {
-        let removed = self.medium.remove(number);
-        removed.map_err(|error| WalError::write(self.medium.path_of(number), error))
-    }
-
-    fn sync_segment(&mut self, number: SegmentNumber) -> Result<(), WalError> {
-        let synced = self.medium.sync(number);
-        synced.map_err(|error| WalError::sync(self.medium.path_of(number), error))
-    }
-
-    fn sync_names(&mut self) -> Result<(), WalError> {
-        let synced = self.medium.sync_dir();
-        synced.map_err(|error| WalError::sync(self.medium.place(), error))
-    }
 }
 
-/// A segment's salt: unlike any other's, even when two runs draw the same seed. The mixing is
-/// Steele et al.'s SplitMix64 finalizer.
-fn salt(seed: u64, number: SegmentNumber, flush: u64) -> u64 {
-    let mut mixed = seed;
-    for part in [number.0, flush] {
-        mixed = (mixed ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    const IDENTITY: Identity = Identity { cluster: ClusterId(1), member: MemberId(2) };
+    const OPTIONS: WalOptions = WalOptions { segment_bytes: 64 * 1024 };
+
+    fn batch(index: u64, bytes: usize) -> LogBatch {
+        let data = vec![7; bytes].into();
+        LogBatch {
+            entries: vec![Entry { index, term: 1, data, ..Entry::default() }],
+            hard_state: Some(HardState { term: 1, vote: 2, commit: index, ..HardState::default() }),
+            snapshot: None,
+        }
     }
-    mixed
+
+    fn commit<M: Medium>(wal: &mut Wal<M>, batch: &LogBatch) -> Result<(), WalError> {
+        wal.write(batch)?;
+        wal.sync()
+    }
+
+    fn memory(options: WalOptions) -> (MemoryMedium, Wal<MemoryMedium>) {
+        let medium = MemoryMedium::new();
+        let wal = Wal::create(medium.clone(), IDENTITY, 1, options).unwrap();
+        (medium, wal)
+    }
+
+    fn directory() -> (tempfile::TempDir, PathBuf) {
+        std::fs::create_dir_all("target").unwrap();
+        let parent = tempfile::tempdir_in("target").unwrap();
+        let path = parent.path().join("wal");
+        (parent, path)
+    }
+
+    fn open_files(path: &std::path::Path) -> (Wal<FileMedium>, Recovered) {
+        Wal::open(FileMedium::open(path).unwrap(), IDENTITY, 3, OPTIONS).unwrap()
+    }
+
+    #[test]
+    fn files_are_read_back_twice_and_recycled() {
+        let (_parent, path) = directory();
+        let medium = FileMedium::open(&path).unwrap();
+        let mut wal = Wal::create(medium, IDENTITY, 2, OPTIONS).unwrap();
+        for index in 1..=200 {
+            commit(&mut wal, &batch(index, 2000)).unwrap();
+            wal.release(LogIndex(index.saturating_sub(10))).unwrap();
+        }
+        drop(wal); // as a kill would
+        let (mut wal, found) = open_files(&path);
+        assert!(!found.was_closed);
+        assert_eq!(found.hard_state.commit, 200);
+        assert_eq!((found.entries[0].index, found.entries.len()), (189, 12));
+        commit(&mut wal, &batch(201, 10)).unwrap();
+        wal.close().unwrap();
+        let (wal, found) = open_files(&path);
+        assert!(found.was_closed);
+        // The last release was not flushed before the kill, so the one before it counts.
+        assert_eq!((found.entries[0].index, wal.last_index()), (189, LogIndex(201)));
+
+        // 200 frames of 2 KB filled seven segments; the files of the first ones went round.
+        let files: Vec<_> = path.read_dir().unwrap().map(|file| file.unwrap()).collect();
+        assert!(files.len() <= 2 + limits::WAL_SPARE_SEGMENTS_MAX, "{files:?}");
+        for file in &files {
+            let meta = file.metadata().unwrap();
+            assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+            assert_eq!(meta.len(), OPTIONS.segment_bytes);
+        }
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_steady_log_makes_no_new_files_and_one_flush_a_batch() {
+        let (mut medium, mut wal) = memory(OPTIONS);
+        for index in 1..=400 {
+            commit(&mut wal, &batch(index, 1000)).unwrap();
+            wal.release(LogIndex(index)).unwrap();
+        }
+        assert!(medium.segments().unwrap().len() <= 2 + limits::WAL_SPARE_SEGMENTS_MAX);
+        let (flushes, number) = (medium.syncs(), wal.next_number);
+        for index in 401..=440 {
+            commit(&mut wal, &batch(index, 1000)).unwrap();
+        }
+        let rotations = wal.next_number.0 - number.0;
+        assert_eq!(medium.syncs() - flushes, 40 + rotations);
+    }
+
+    #[test]
+    fn a_failed_flush_ends_the_log() {
+        let (medium, mut wal) = memory(OPTIONS);
+        wal.write(&batch(1, 10)).unwrap();
+        medium.fail_next_sync();
+        let error = wal.sync().unwrap_err();
+        assert!(matches!(error, WalError::Sync { .. }) && error.source().is_some());
+        for result in [wal.sync(), wal.write(&batch(2, 1)), wal.release(LogIndex(1)), wal.close()] {
+            assert!(matches!(result, Err(WalError::Poisoned)));
+        }
+    }
+
+    #[test]
+    fn a_failed_write_ends_the_log() {
+        let (medium, mut wal) = memory(OPTIONS);
+        medium.fail_after_calls(0);
+        assert!(matches!(wal.write(&batch(1, 10)), Err(WalError::Write { .. })));
+        medium.fail_after_calls(u64::MAX);
+        assert!(matches!(wal.write(&batch(1, 10)), Err(WalError::Poisoned)));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_the_batch_and_nothing_else() {
+        let (medium, mut wal) = memory(OPTIONS);
+        medium.set_capacity(Some(OPTIONS.segment_bytes + 5000));
+        let mut index = 1;
+        let error = loop {
+            match commit(&mut wal, &batch(index, 3000)) {
+                Ok(()) => index += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_no_space(), "{error}");
+        assert!(wal.write(&batch(index, 3000)).unwrap_err().is_no_space());
+        medium.set_capacity(None);
+        commit(&mut wal, &batch(index, 3000)).unwrap();
+        medium.crash(Survival::Nothing, &mut |_| 0);
+        let (_, found) = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap();
+        assert_eq!(found.entries.len() as u64, index);
+    }
+
+    #[test]
+    fn a_frame_larger_than_a_segment_fits() {
+        let (medium, mut wal) = memory(OPTIONS);
+        commit(&mut wal, &batch(1, 200_000)).unwrap();
+        commit(&mut wal, &batch(2, 10)).unwrap();
+        medium.crash(Survival::Nothing, &mut |_| 0);
+        let (_, found) = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap();
+        assert_eq!(found.entries.len(), 2);
+    }
+
+    #[test]
+    fn creation_cut_short_opens_as_an_empty_log() {
+        for calls in 1..8 {
+            let mut medium = MemoryMedium::new();
+            medium.fail_after_calls(calls);
+            let created = Wal::create(medium.clone(), IDENTITY, 1, OPTIONS);
+            medium.crash(Survival::Everything, &mut |_| 0);
+            assert!(Wal::exists(&mut medium).unwrap());
+            let (wal, found) = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap();
+            assert_eq!((found, wal.last_index()), (Recovered::default(), LogIndex(0)), "{calls}");
+            drop(created);
+        }
+    }
+
+    #[test]
+    fn there_is_one_log_in_a_directory_or_none() {
+        let absent = Wal::open(MemoryMedium::new(), IDENTITY, 1, OPTIONS).unwrap_err();
+        assert!(matches!(absent, WalError::Absent { .. }));
+        let (medium, _wal) = memory(OPTIONS);
+        let exists = Wal::create(medium, IDENTITY, 1, OPTIONS).unwrap_err();
+        assert!(matches!(exists, WalError::Exists { .. }));
+    }
+
+    #[test]
+    #[should_panic(expected = "one flush in flight")]
+    fn a_second_frame_waits_for_the_flush() {
+        let (_, mut wal) = memory(OPTIONS);
+        wal.write(&batch(1, 1)).unwrap();
+        let _ = wal.write(&batch(2, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "leaves a gap")]
+    fn a_batch_continues_the_log() {
+        let (_, mut wal) = memory(OPTIONS);
+        let _ = wal.write(&batch(2, 1));
+    }
 }

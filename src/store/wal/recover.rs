@@ -40,10 +40,11 @@ pub(super) struct Found {
     pub(super) replay: Replay,
     /// The newest segment that counts; `None` when the log's creation was cut short.
     pub(super) tail: Option<SegmentHeader>,
-    /// Files that hold nothing needed.
+    /// Files that hold nothing needed, and are older than any segment that may be the tail.
     pub(super) spares: Vec<SegmentNumber>,
-    /// The tail and the segments it took the place of, one after the other: needless once the
-    /// tail's content is durable elsewhere.
+    /// The tail, the oldest segment it took the place of, and every file in between or newer that
+    /// is not in the chain. A power cut may yet make one of them the tail, or show what stands in
+    /// it, so all stay untouched until the tail's content is durable elsewhere.
     pub(super) replaced: Vec<SegmentNumber>,
     /// Above every number and flush number ever used here.
     pub(super) next_number: SegmentNumber,
@@ -60,7 +61,7 @@ pub(super) fn scan<M: Medium>(medium: &mut M, identity: Identity) -> Result<Foun
     };
     let mut found = Found { next_number: last.next(), next_flush: 1, ..Found::default() };
     let headers = read_headers(medium, identity, &numbers)?;
-    found.tail = find_tail(medium, &headers, &mut found.next_flush)?;
+    found.tail = find_tail(medium, &headers, &mut found)?;
     let chain = chain_of(found.tail, &headers);
     for (position, header) in chain.iter().enumerate() {
         let end = chain.get(position + 1).map(|next| next.previous_end);
@@ -73,12 +74,13 @@ pub(super) fn scan<M: Medium>(medium: &mut M, identity: Identity) -> Result<Foun
     found.replay.trim();
     // The frame cut short had the next number; nothing may ever bear it again.
     found.next_flush += 1;
-    found.spares = numbers;
-    found.replaced = replaced_by(found.tail, &headers);
-    found.spares.retain(|number| {
-        let in_chain = chain.iter().any(|header| header.number == *number);
-        !in_chain && !found.replaced.contains(number)
-    });
+    let kept = |number: &SegmentNumber| {
+        let tail = found.tail.map(|tail| tail.number);
+        Some(*number) != tail && chain.iter().any(|header| header.number == *number)
+    };
+    let oldest_tail = found.tail.map_or(SegmentNumber(0), |tail| oldest_tail(tail, &headers));
+    let others = numbers.into_iter().filter(|number| !kept(number));
+    (found.spares, found.replaced) = others.partition(|number| *number < oldest_tail);
     Ok(found)
 }
 
@@ -116,13 +118,13 @@ fn read_headers<M: Medium>(
 fn find_tail<M: Medium>(
     medium: &mut M,
     headers: &Headers,
-    next_flush: &mut u64,
+    found: &mut Found,
 ) -> Result<Option<SegmentHeader>, WalError> {
     let mut candidate = headers.values().rev().find_map(|header| *header);
     while let Some(header) = candidate {
         let mut reader = SegmentReader::open(medium, header.number)?;
         let (counts, end_flush) = reader.counts(&header)?;
-        *next_flush = (*next_flush).max(end_flush + 1);
+        found.next_flush = found.next_flush.max(end_flush + 1);
         if counts {
             return Ok(candidate);
         }
@@ -151,13 +153,15 @@ fn chain_of(tail: Option<SegmentHeader>, headers: &Headers) -> Vec<SegmentHeader
     chain
 }
 
-/// The tail, the segment it replaces, the one that replaced, and so on, as far as they are there.
-fn replaced_by(tail: Option<SegmentHeader>, headers: &Headers) -> Vec<SegmentNumber> {
+/// The oldest segment that may be the tail when the cache is gone: the tail replaces one, that
+/// replaced another, and so on, as far as they are there.
+fn oldest_tail(tail: SegmentHeader, headers: &Headers) -> SegmentNumber {
     let before = |header: &SegmentHeader| {
         let replaced = headers.get(&header.replaces).copied().flatten();
         replaced.filter(|replaced| replaced.number < header.number)
     };
-    std::iter::successors(tail, before).map(|header| header.number).collect()
+    let oldest = std::iter::successors(Some(tail), before).last();
+    oldest.map_or(tail.number, |header| header.number)
 }
 
 /// Replays one segment; `end` is the flush number at which the next one takes over.
@@ -366,7 +370,7 @@ pub(super) struct Replay {
     pub(super) entries: VecDeque<Entry>,
     pub(super) last_index: LogIndex,
     pub(super) closed: bool,
-    /// Segments read so far, each with the highest index that stands in it.
+    /// Segments read so far, each with the highest index that counts in it.
     pub(super) segments: Vec<(SegmentNumber, LogIndex)>,
     /// Lowest index that stands in the newest segment: entries from here on come from it alone.
     pub(super) tail_first: Option<LogIndex>,
@@ -436,7 +440,7 @@ impl Replay {
         self.entries.clear();
         self.tail_first = None;
         self.restarted = true;
-        self.segments.iter_mut().for_each(|(_, last)| *last = index.min(*last));
+        self.segments.iter_mut().for_each(|(_, last)| *last = LogIndex(0));
     }
 
     /// Appends contiguous entries, cutting the log before the first of them.
@@ -517,10 +521,11 @@ mod tests {
         /// Whether this is what was recovered, give or take what was released.
         fn is(&self, found: &Recovered) -> bool {
             let first = found.entries.first().map_or(u64::MAX, |entry| entry.index);
-            let needless = self.released.0.max(self.floor());
+            // A released log keeps the entry at that index, as the point the others follow.
+            let first_max = self.released.0.max(self.floor() + 1);
             found.hard_state == self.hard_state
                 && found.snapshot == self.snapshot
-                && (self.entries.is_empty() || first <= needless + 1)
+                && (self.entries.is_empty() || first <= first_max)
                 && self.entries.ends_with(&found.entries)
         }
     }
@@ -532,6 +537,10 @@ mod tests {
             bytes: usize,
             overlap: u64,
             hard_state: bool,
+        },
+        /// A checkpoint ends while a frame is in flight.
+        ReleaseInFlight {
+            bytes: usize,
         },
         Snapshot {
             ahead: u64,
@@ -562,6 +571,7 @@ mod tests {
         prop_oneof![
             Just(Survival::Nothing),
             Just(Survival::Everything),
+            Just(Survival::NamesLost),
             Just(Survival::Prefix),
             Just(Survival::Subset),
             Just(Survival::Torn),
@@ -575,6 +585,7 @@ mod tests {
             ),
             1 => (1..20u64).prop_map(|ahead| Op::Snapshot { ahead }),
             3 => (0..8u64).prop_map(|behind| Op::Release { behind }),
+            2 => (0..6000usize).prop_map(|bytes| Op::ReleaseInFlight { bytes }),
             2 => (survival(), 0..20_000usize)
                 .prop_map(|(survival, bytes)| Op::CutInFlight { survival, bytes }),
             2 => (0..12u64).prop_map(|calls| Op::CutLater { calls }),
@@ -678,8 +689,19 @@ mod tests {
                         assert!(expected, "{error}");
                     }
                 }
-                let kinds = [Survival::Nothing, Survival::Prefix, Survival::Subset, Survival::Torn];
-                let kind = kinds[usize::try_from(Self::pick(&mut self.chance, 4)).unwrap()];
+                if Self::pick(&mut self.chance, 2) == 0 {
+                    // Only the process died: what it wrote is in the page cache still.
+                    self.medium.fail_after_calls(u64::MAX);
+                    continue;
+                }
+                let kinds = [
+                    Survival::Nothing,
+                    Survival::NamesLost,
+                    Survival::Prefix,
+                    Survival::Subset,
+                    Survival::Torn,
+                ];
+                let kind = kinds[usize::try_from(Self::pick(&mut self.chance, 5)).unwrap()];
                 self.armed = false;
                 self.medium.crash(kind, &mut |below| Self::pick(&mut self.chance, below));
                 may_fail = Self::pick(&mut self.chance, 4) > 0;
@@ -707,6 +729,7 @@ mod tests {
                     batch.snapshot = Some((index, Term(self.sure.hard_state.term)));
                     self.commit(&batch);
                 }
+                Op::ReleaseInFlight { bytes } => self.release_in_flight(bytes),
                 Op::Release { behind } => {
                     let upto = LogIndex(self.sure.last().saturating_sub(behind));
                     self.wal().release(upto).unwrap();
@@ -739,6 +762,22 @@ mod tests {
             }
         }
 
+        fn release_in_flight(&mut self, bytes: usize) {
+            let upto = LogIndex(self.sure.last());
+            self.write_only(&self.batch(2, bytes, 0, false));
+            let mut next = self.perhaps.take().unwrap();
+            if self.wal().release(upto).is_ok() {
+                self.sure.released = self.sure.released.max(upto);
+                next.released = self.sure.released;
+            }
+            if self.wal().sync().is_ok() {
+                self.sure = next;
+            } else {
+                self.perhaps = Some(next);
+                self.cut(Survival::Torn);
+            }
+        }
+
         fn die(&mut self) {
             self.wal = None;
             self.reopen(false);
@@ -759,8 +798,109 @@ mod tests {
         }
     }
 
+    /// A few segments of a log, the state it holds, and the state before its last flush.
+    fn grown() -> (MemoryMedium, Model, Model) {
+        let mut world = World::new(9);
+        let mut before = Model::default();
+        for round in 0..14 {
+            before = world.sure.clone();
+            world.commit(&world.batch(3, 900, round % 3, true));
+        }
+        (world.medium.clone(), world.sure, before)
+    }
+
+    #[test]
+    fn rot_is_refused_unless_it_hits_the_last_frame() {
+        let lengths = |mut medium: MemoryMedium| -> Vec<_> {
+            let numbers = medium.segments().unwrap();
+            numbers.into_iter().map(|it| (it, medium.length(it).unwrap())).collect()
+        };
+        let segments = lengths(grown().0);
+        assert!(segments.len() >= 3);
+        let (mut refused, mut dropped, mut fronts) = (0, 0, 0);
+        for (segment, length) in segments {
+            for at in (0..length).step_by(53) {
+                let (medium, sure, before) = grown();
+                medium.rot(segment, at, 0x20);
+                match Wal::open(medium, IDENTITY, 1, OPTIONS) {
+                    Err(WalError::Corrupt { .. }) => refused += 1,
+                    Err(error) => panic!("{segment} {at}: {error}"),
+                    Ok((_, found)) if sure.is(&found) => {}
+                    Ok((_, found)) => {
+                        assert!(before.is(&found), "{segment} {at}");
+                        // A damaged front does not tell how long the frame was.
+                        fronts += u32::from(found.torn_bytes == 0);
+                        dropped += 1;
+                    }
+                }
+            }
+        }
+        assert!(refused > 500, "{refused}");
+        assert!(dropped > 20 && dropped < 70 && fronts <= 1, "{dropped} {fronts}");
+    }
+
+    #[test]
+    fn damage_names_the_place_and_what_to_do() {
+        let (medium, ..) = grown();
+        medium.rot(SegmentNumber(1), 4096 + 10, 1);
+        let error = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap_err().to_string();
+        for part in ["memory/0000000000000001.wal", "byte 4096", "join it again as a new member"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_segment_is_refused() {
+        for number in [1, 2] {
+            let (mut medium, ..) = grown();
+            medium.remove(SegmentNumber(number)).unwrap();
+            let error = Wal::open(medium, IDENTITY, 1, OPTIONS).unwrap_err();
+            assert!(matches!(error, WalError::Corrupt { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_members_log_is_refused() {
+        let other = Identity { member: MemberId(0xbad), ..IDENTITY };
+        let error = Wal::open(grown().0, other, 1, OPTIONS).unwrap_err();
+        assert!(matches!(error, WalError::Foreign { .. }));
+        assert!(error.to_string().contains("member 2 of cluster 1, this is member bad"), "{error}");
+    }
+
+    /// Else its number would come into the world twice, with two contents.
+    #[test]
+    fn a_lost_rename_leaves_no_header_behind() {
+        let mut recycled = 0;
+        for calls in 0..40 {
+            let mut world = World::new(3);
+            let commit_and_release = |world: &mut World| {
+                let batch = world.batch(3, 900, 0, true);
+                let next = world.sure.after(&batch);
+                let wal = world.wal.as_mut().unwrap();
+                wal.write(&batch).and_then(|()| wal.sync()).ok()?;
+                wal.release(LogIndex(next.last())).ok()?;
+                world.sure = next;
+                Some(())
+            };
+            (0..30).for_each(|_| commit_and_release(&mut world).unwrap());
+            let names = world.medium.segments().unwrap();
+            world.medium.fail_after_calls(calls);
+            while commit_and_release(&mut world).is_some() {}
+            recycled += u32::from(world.medium.segments().unwrap() != names);
+            world.medium.crash(Survival::NamesLost, &mut |_| 0);
+            for number in world.medium.segments().unwrap() {
+                let mut bytes = vec![0; 4096];
+                world.medium.read_at(number, 0, &mut bytes).unwrap();
+                let header = SegmentHeader::decode(&bytes).unwrap();
+                assert!(header.number <= number, "{number} bears {:?}", header.number);
+            }
+            Wal::open(world.medium.clone(), IDENTITY, 1, OPTIONS).unwrap();
+        }
+        assert!(recycled > 10, "no rotation was cut: {recycled}");
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
         #[test]
         fn what_was_flushed_is_recovered_and_nothing_is_invented(
