@@ -123,7 +123,7 @@ fn a_stale_read_is_noticed() {
 #[test]
 fn a_forgotten_vote_is_noticed() {
     // It takes a crash between two votes of one term: seldom, so the search begins near a find.
-    is_noticed(Bug::ForgottenVote, 140..540, &["two leaders"]);
+    is_noticed(Bug::ForgottenVote, 250..650, &["two leaders"]);
 }
 
 #[test]

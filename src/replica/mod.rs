@@ -93,6 +93,8 @@ pub struct Replica<B: Base> {
     shelf: Shelf,
     /// A received snapshot that waits for the log and the base to be at rest.
     received: Option<snapshot::Received<B>>,
+    /// Raft took no more entries: no use in trying before something is durable, or the next tick.
+    held_back: bool,
     ticked: bool,
     failed: bool,
 }
@@ -133,7 +135,8 @@ impl<B: Base> Replica<B> {
             Input::SnapshotSent { to, complete } => self.snapshot_sent(to, complete),
             Input::SnapshotReceived { message, base } => self.park_received(message, base, out),
             Input::ChangeMembers(id, changes) => self.change_members(id, &changes),
-            Input::TransferLeadership(to) => self.raft.transfer_leader(to.0),
+            Input::TransferLeadership(to) if self.is_leader() => self.raft.transfer_leader(to.0),
+            Input::TransferLeadership(_) => {}
             Input::Unreachable(peer) => self.raft.report_unreachable(peer.0),
         }
         Ok(())
@@ -154,6 +157,7 @@ impl<B: Base> Replica<B> {
         }
         self.ticked = true;
         let now_ms = self.now.mono_ms;
+        self.held_back = false;
         self.pending.look_again();
         self.pending.expire(now_ms, self.role.leader.is_some());
         self.reads.expire(now_ms);

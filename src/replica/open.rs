@@ -72,6 +72,7 @@ impl<B: Base> Replica<B> {
             checkpoints: Checkpoints::new(durable, membership),
             shelf: Shelf::default(),
             received: None,
+            held_back: false,
             ticked: false,
             failed: false,
         };

@@ -58,6 +58,7 @@ impl<B: Base> Replica<B> {
     /// A job is durable: Raft learns it, and what waited for it leaves.
     pub(super) fn log_done(&mut self, job: JobId, out: &mut Vec<Output<B>>) {
         let Some(job) = self.jobs.done(job) else { return };
+        self.held_back = false;
         if job.through > 0 {
             self.raft.on_persist_ready(job.through);
         }

@@ -44,6 +44,7 @@ impl<B: Base> Replica<B> {
                     let proposals = batch.iter().map(|request| &request.proposal);
                     let entries = self.seal(proposals);
                     if !self.log_entries(entries) {
+                        self.held_back = true;
                         break;
                     }
                     self.pending.sent(&batch, term, now_ms);
@@ -56,9 +57,11 @@ impl<B: Base> Replica<B> {
         }
     }
 
-    /// Whether the leader's overlay has no room: both generations are full.
+    /// Whether this leader takes nothing now: the log is held back, or both generations of the
+    /// overlay are full.
     fn is_full(&self, route: Route) -> bool {
-        matches!(route, Route::Here(_)) && self.machine.overlay_bytes() >= limits::OVERLAY_BYTES_MAX
+        let full = self.held_back || self.machine.overlay_bytes() >= limits::OVERLAY_BYTES_MAX;
+        matches!(route, Route::Here(_)) && full
     }
 
     /// Entries with the leader's stamps.
