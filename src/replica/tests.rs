@@ -366,28 +366,3 @@ fn members_change_one_at_a_time_and_only_through_the_leader() {
     bench.quiet();
     assert!(!bench.replica.status().role.reads_alone);
 }
-
-/// A measurement, not a test: `cargo test --release --lib replica -- --ignored --nocapture`.
-/// Commands that do next to nothing show what consensus itself costs.
-#[test]
-#[ignore = "measures; run it in a release build on a quiet machine"]
-fn what_a_request_costs() {
-    for (name, batch) in [("one by one", 1u32), ("batches of 1,000", 1_000)] {
-        let mut bench = Bench::leader();
-        let rounds: u32 = 200_000 / batch;
-        let mut spent = std::time::Duration::ZERO;
-        for _ in 0..rounds {
-            let requests = (0..batch).map(|_| bench.request(vec![Command::Clock])).collect();
-            let began = std::time::Instant::now();
-            bench.handle(Input::Propose(requests));
-            let (job, _) = bench.job.take().unwrap();
-            bench.handle(Input::LogDone(job));
-            spent += began.elapsed();
-            if bench.sequence.is_multiple_of(20_000) {
-                bench.tick();
-                bench.quiet();
-            }
-        }
-        println!("{name}: {} ns a request", (spent / (rounds * batch)).as_nanos());
-    }
-}
