@@ -156,8 +156,8 @@ pub const COMMAND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// a whole segment, and the flush that pays for growth comes once in a few thousand.
 pub const WAL_FILL_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Released WAL segments kept for reuse: one for the next rotation, one for the recovery after
-/// that; both are also the log's reserve on a full disk.
+/// Released WAL segments kept for reuse: one for the next rotation and one more, so that a running
+/// log has a reserve on a full disk. A start may still need room for a new file.
 pub const WAL_SPARE_SEGMENTS_MAX: usize = 2;
 
 /// Bytes of one WAL frame. Raft's window for one follower is 256 messages of 1 MiB; twice that
