@@ -104,6 +104,9 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 /// 5 s and two election timeouts.
 pub const REQUEST_TIMEOUT_MS: u64 = 7_000;
 
+/// The slowest flush of the log, in microseconds, that a thread which serves clients may wait for.
+pub const LENT_FLUSH_MICROS_MAX: u64 = 1_000;
+
 /// One Raft tick.
 pub const TICK_MS: u64 = 100;
 

@@ -1,57 +1,52 @@
-//! The one thread that owns the core.
+//! One turn of the core: what waits goes in, what follows is carried out.
 //!
-//! It takes everything that waits in the inbox as one batch, feeds it to the replica, and carries
-//! out what comes back, in order. With one voter it flushes the log itself: a hop to another
+//! A turn takes everything in the inbox as one batch, feeds it to the replica, and carries out
+//! what comes back, in order. With one voter it flushes the log itself: a hop to another
 //! thread costs as much as the flush, and there is nobody else to serve meanwhile; requests that
 //! arrive during the flush are the next batch (`docs/decisions/inline-flush.md`).
 //!
-//! Invariants: outputs are carried out in the order they come; the loop never blocks but on the
-//! inbox and on the log's flush; after a fault it carries out nothing more.
+//! Invariants: outputs are carried out in the order they come; a turn never blocks but on the
+//! log's flush; after a fault there is no further turn.
 
-use crate::base::limits::{ELECTION_TICKS, TICK_MS};
+use crate::base::limits::{ELECTION_TICKS, LENT_FLUSH_MICROS_MAX, TICK_MS};
 use crate::base::report::chain;
 use crate::base::{BootId, Fault, LogIndex, MemberId, Sequence};
 use crate::machine::Proposal;
-use crate::node::Options;
-use crate::node::bootstrap::{NodeError, Opened};
+use crate::node::bootstrap::Opened;
 use crate::node::checkpointer::Checkpointer;
 use crate::node::handle::{Shared, Status, Unserved};
 use crate::node::inbox::{Asked, AskedRead, Waiting};
 use crate::replica::{
     Input, JobId, NotServed, Output, ReadId, Replica, Request, RoleChange, Settled,
 };
-use crate::store::checkpoint::Written;
+use crate::store::checkpoint::{Checkpoint, Written};
 use crate::store::env::Lmdb;
 use crate::store::wal::{FileMedium, LogBatch, Wal, WalError};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 /// Work of a helper thread that is done.
 pub(super) enum Finished {
     /// A checkpoint is durable, or failed.
-    Checkpoint(Result<Written, Fault>),
+    Checkpoint(Checkpoint<Lmdb>, Result<Written, Fault>),
 }
 
-/// Starts the driver on its thread.
-pub(super) fn start(
-    opened: Opened,
-    options: Options,
-) -> Result<(Arc<Shared>, JoinHandle<()>), NodeError> {
-    let status = Status::new(opened.cluster, opened.member, options);
-    let shared = Arc::new(Shared::new(opened.replica.view(), status));
-    let checkpointer = Checkpointer::start(&shared).map_err(NodeError::System)?;
-    let driver = Driver::new(opened, Arc::clone(&shared), checkpointer);
-    let thread = std::thread::Builder::new().name("core".into());
-    let thread = thread.spawn(move || driver.run()).map_err(NodeError::System)?;
-    Ok((shared, thread))
+/// What is to be done after a turn.
+pub(super) enum Next {
+    /// The member was asked to stop.
+    Stop,
+    /// Take the next turn at once.
+    Again,
+    /// Nothing is due before this has passed, unless something comes in.
+    Sleep(Duration),
 }
 
-struct Driver {
+/// The core and what its outputs need.
+pub(super) struct Driver {
     member: MemberId,
     boot: BootId,
     replica: Replica<Lmdb>,
@@ -65,6 +60,13 @@ struct Driver {
     /// The log job that found the disk full.
     stalled: Option<(JobId, LogBatch)>,
     was_full: bool,
+    /// What ended this member.
+    fault: Option<Fault>,
+    next_tick: Instant,
+    /// How many requests the last batch held.
+    last_batch: usize,
+    /// How long the last flush of the log took.
+    last_flush: Duration,
     last_sequence: Sequence,
     last_read: ReadId,
     outputs: Vec<Output<Lmdb>>,
@@ -73,7 +75,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(opened: Opened, shared: Arc<Shared>, checkpointer: Checkpointer) -> Self {
+    pub(super) fn new(opened: Opened, shared: Arc<Shared>, checkpointer: Checkpointer) -> Self {
         Self {
             member: opened.member,
             boot: opened.boot,
@@ -85,6 +87,10 @@ impl Driver {
             reading: BTreeMap::new(),
             stalled: None,
             was_full: false,
+            fault: None,
+            next_tick: Instant::now(),
+            last_batch: 0,
+            last_flush: Duration::ZERO,
             last_sequence: Sequence(0),
             last_read: ReadId(0),
             outputs: Vec::new(),
@@ -92,63 +98,64 @@ impl Driver {
         }
     }
 
-    /// The life of the member: runs until it is stopped or has a fault.
-    fn run(mut self) {
-        // Raft's own invariants are panics. One that breaks stops this member, not its process'
-        // duty to say so and to end non-zero.
-        let ended = catch_unwind(AssertUnwindSafe(|| self.serve()));
-        let fault = match ended {
-            Ok(Ok(())) => self.finish().and_then(|()| self.wal.close().map_err(log_fault)).err(),
-            Ok(Err(fault)) => Some(fault),
-            Err(_) => Some(Fault::Invariant("the core panicked; see the line above".into())),
-        };
-        self.shared.inbox.stop();
-        self.shared.watches.close();
-        // Dropping the senders tells every waiting client.
-        self.asked.clear();
-        self.reading.clear();
-        drop(self.shared.inbox.take());
-        if let Some(fault) = fault {
-            *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
-            self.shared.faulted.notify_one();
-        }
+    /// Whether a turn is short enough to be taken on a thread that serves clients: one request at
+    /// a time has come in lately, and the disk answers fast.
+    pub(super) fn is_brisk(&self) -> bool {
+        self.last_batch <= 1 && self.last_flush <= Duration::from_micros(LENT_FLUSH_MICROS_MAX)
     }
 
-    fn serve(&mut self) -> Result<(), Fault> {
-        let tick = Duration::from_millis(TICK_MS);
-        let mut next_tick = Instant::now();
-        loop {
-            let waiting = self.shared.inbox.take();
-            if waiting.stop {
-                return Ok(());
-            }
-            let is_idle = waiting.is_empty();
-            self.take_in(waiting)?;
-            let now = Instant::now();
-            if now >= next_tick {
-                // A gap (a paused process, a slow disk) counts as one election timeout at most.
-                let missed = now.duration_since(next_tick).as_millis() / u128::from(TICK_MS);
-                for _ in 0..=missed.min(ELECTION_TICKS as u128) {
-                    self.handle(Input::Tick)?;
-                }
-                self.write_stalled()?;
-                next_tick = now + tick;
-            } else if self.replica.wants_turn() {
-                self.handle(Input::Continue)?;
-            } else if is_idle {
-                self.shared.inbox.wait(next_tick - now);
-            }
+    /// Takes in what waits and does what is due. After a fault it only asks to be finished.
+    pub(super) fn turn(&mut self) -> Next {
+        if self.fault.is_some() {
+            return Next::Stop;
         }
+        // Raft's own invariants are panics. One that breaks stops this member, not its process'
+        // duty to say so and to end non-zero.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.take_turn()));
+        taken.unwrap_or_else(|_| Err(panicked())).unwrap_or_else(|fault| {
+            self.fault = Some(fault);
+            Next::Stop
+        })
+    }
+
+    fn take_turn(&mut self) -> Result<Next, Fault> {
+        let waiting = self.shared.inbox.take();
+        if waiting.stop {
+            return Ok(Next::Stop);
+        }
+        self.take_in(waiting)?;
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.tick(now)?;
+        } else if self.replica.wants_turn() {
+            self.handle(Input::Continue)?;
+        }
+        let wants_more = self.replica.wants_turn();
+        Ok(if wants_more { Next::Again } else { Next::Sleep(self.next_tick - now) })
+    }
+
+    fn tick(&mut self, now: Instant) -> Result<(), Fault> {
+        // A gap (a paused process, a slow disk) counts as one election timeout at most.
+        let missed = now.duration_since(self.next_tick).as_millis() / u128::from(TICK_MS);
+        for _ in 0..=missed.min(ELECTION_TICKS as u128) {
+            self.handle(Input::Tick)?;
+        }
+        self.next_tick = now + Duration::from_millis(TICK_MS);
+        self.write_stalled()
     }
 
     /// Feeds the core what waited, as one batch of each kind.
     fn take_in(&mut self, waiting: Waiting) -> Result<(), Fault> {
         for finished in waiting.finished {
             match finished {
-                Finished::Checkpoint(written) => self.handle(Input::CheckpointDone(written?))?,
+                Finished::Checkpoint(done, written) => {
+                    self.handle(Input::CheckpointDone(written?))?;
+                    drop(done);
+                }
             }
         }
         if !waiting.proposals.is_empty() {
+            self.last_batch = waiting.proposals.len();
             let requests = waiting.proposals.into_iter().map(|asked| self.number(asked)).collect();
             self.handle(Input::Propose(requests))?;
         }
@@ -238,7 +245,11 @@ impl Driver {
     /// requests end as unknown, and nothing is acknowledged. Any other error ends this member.
     fn write_log(&mut self, job: JobId, batch: LogBatch) -> Result<Option<Input<Lmdb>>, Fault> {
         match self.wal.write(&batch) {
-            Ok(()) => self.wal.sync().map_err(log_fault)?,
+            Ok(()) => {
+                let began = Instant::now();
+                self.wal.sync().map_err(log_fault)?;
+                self.last_flush = began.elapsed();
+            }
             Err(full) if full.is_no_space() => {
                 if !self.was_full {
                     tracing::error!("{}: writes wait until there is space", chain(&full));
@@ -286,12 +297,21 @@ impl Driver {
         self.shared.status.store(Arc::new(Status { role, leader, term, ..Status::clone(&old) }));
     }
 
-    /// A polite end: what is applied goes into a last checkpoint, so that the next start replays
-    /// nothing.
-    fn finish(&mut self) -> Result<(), Fault> {
+    /// The end: a polite one brings what is applied into a last checkpoint, so that the next start
+    /// replays nothing. Every client that still waits is told that the member stops.
+    pub(super) fn finish(mut self) -> Result<(), Fault> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        let finished = catch_unwind(AssertUnwindSafe(|| self.write_last_checkpoint()));
+        finished.unwrap_or_else(|_| Err(panicked()))?;
+        self.wal.close().map_err(log_fault)
+    }
+
+    fn write_last_checkpoint(&mut self) -> Result<(), Fault> {
         self.checkpointer.join();
         for finished in self.shared.inbox.take().finished {
-            let Finished::Checkpoint(written) = finished;
+            let Finished::Checkpoint(_, written) = finished;
             self.handle(Input::CheckpointDone(written?))?;
         }
         if let Some(last) = self.replica.last_checkpoint() {
@@ -300,6 +320,10 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+fn panicked() -> Fault {
+    Fault::Invariant("the core panicked; see the line above".into())
 }
 
 fn settled(outcome: Settled) -> Result<crate::machine::Answer, Unserved> {

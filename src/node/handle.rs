@@ -12,6 +12,7 @@ use crate::base::{ClusterId, ClusterTime, LogIndex, MemberId, Revision, Term, Wa
 use crate::machine::{Answer, Command};
 use crate::node::Options;
 use crate::node::clock::{self, Clock};
+use crate::node::core::Core;
 use crate::node::inbox::{Asked, AskedRead, Inbox};
 use crate::node::watches::{Watcher, Watches};
 use crate::replica::Role;
@@ -21,7 +22,7 @@ use crate::watch::Interest;
 use arc_swap::ArcSwap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 /// Why a request got no verdict from the cluster.
@@ -99,6 +100,18 @@ impl Shared {
             faulted: Notify::new(),
         }
     }
+
+    /// Tells everyone that the member has ended, and why if it was a fault.
+    pub(super) fn end(&self, fault: Option<Fault>) {
+        self.inbox.stop();
+        self.watches.close();
+        // Dropping the senders tells every waiting client.
+        drop(self.inbox.take());
+        if let Some(fault) = fault {
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+            self.faulted.notify_one();
+        }
+    }
 }
 
 impl Status {
@@ -150,12 +163,12 @@ impl Deref for ReadState {
 /// A guest's way to the cluster.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    core: Arc<Core>,
 }
 
 impl Handle {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core }
     }
 
     /// Has the commands executed, all in one revision or none, and gives the verdict.
@@ -164,7 +177,8 @@ impl Handle {
     /// When the cluster gave no verdict: see `Unserved` for whether it may have happened.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Answer, Unserved> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.propose(Asked { commands, reply })?;
+        self.core.shared.inbox.propose(Asked { commands, reply })?;
+        self.core.attend();
         answer.await.unwrap_or(Err(Unserved::Stopping))
     }
 
@@ -176,11 +190,11 @@ impl Handle {
         let latest = self.latest();
         // Asked after the View is taken: if this member was alone until now, nothing newer than
         // the View had been answered when the read began.
-        if mode == ReadMode::Local || self.shared.reads_alone.load(Ordering::Acquire) {
+        if mode == ReadMode::Local || self.core.shared.reads_alone.load(Ordering::Acquire) {
             return Ok(latest);
         }
         let (reply, ready) = oneshot::channel();
-        self.shared.inbox.read(AskedRead { reply })?;
+        self.core.shared.inbox.read(AskedRead { reply })?;
         let applied: LogIndex = ready.await.unwrap_or(Err(Unserved::Stopping))?;
         let latest = self.latest();
         assert!(latest.applied >= applied, "a read was released before its View");
@@ -188,7 +202,7 @@ impl Handle {
     }
 
     fn latest(&self) -> ReadState {
-        ReadState { view: self.shared.view.load_full(), shared: Arc::clone(&self.shared) }
+        ReadState { view: self.core.shared.view.load_full(), shared: Arc::clone(&self.core.shared) }
     }
 
     /// A cursor over the changes in `interest`, from revision `from` on, or from now on.
@@ -196,19 +210,19 @@ impl Handle {
     /// # Errors
     /// `Busy` when there are too many watchers.
     pub fn watch(&self, interest: Interest, from: Option<Revision>) -> Result<Watcher, Unserved> {
-        Watcher::open(Arc::clone(&self.shared), interest, from)
+        Watcher::open(Arc::clone(&self.core.shared), interest, from)
     }
 
     /// Who leads, and how far this member is.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (known, view) = (self.shared.status.load(), self.shared.view.load());
+        let (known, view) = (self.core.shared.status.load(), self.core.shared.view.load());
         Status { applied: view.applied, revision: view.revision, ..Status::clone(&known) }
     }
 
     /// Cluster time and wall time now, to say how long a key has to live.
     #[must_use]
     pub fn now(&self) -> (ClusterTime, WallTime) {
-        (self.shared.clock.cluster(), clock::wall())
+        (self.core.shared.clock.cluster(), clock::wall())
     }
 }

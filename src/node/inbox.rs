@@ -1,4 +1,4 @@
-//! What waits in front of the core: a bounded queue from many tasks to the one driver thread.
+//! What waits in front of the core: a bounded queue from many tasks to the one driver.
 //!
 //! The driver takes everything that waits as one batch, so the time of a flush is what gathers the
 //! next batch: group commit without a timer. A full queue refuses at once and says so; the work of
@@ -53,7 +53,7 @@ impl Waiting {
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
-    driver: OnceLock<Thread>,
+    core: OnceLock<Thread>,
 }
 
 impl Inbox {
@@ -61,14 +61,15 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
-        // Costs a system call only when the driver is asleep.
-        if let Some(driver) = self.driver.get() {
-            driver.unpark();
+    /// Wakes the core's thread.
+    pub(super) fn wake(&self) {
+        // Costs a system call only when the thread is asleep.
+        if let Some(core) = self.core.get() {
+            core.unpark();
         }
     }
 
-    /// Puts a request in line.
+    /// Puts a request in line. Somebody has to see to it: `Core::attend`.
     pub(super) fn propose(&self, asked: Asked) -> Result<(), Unserved> {
         let bytes = asked.commands.iter().map(Command::cost_bytes).sum::<usize>();
         let mut waiting = self.lock();
@@ -82,8 +83,6 @@ impl Inbox {
         }
         waiting.proposal_bytes += bytes;
         waiting.proposals.push(asked);
-        drop(waiting);
-        self.wake();
         Ok(())
     }
 
@@ -119,6 +118,11 @@ impl Inbox {
         self.lock().stop
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Everything that waits. Called by the driver only.
     pub(super) fn take(&self) -> Waiting {
         let mut waiting = self.lock();
@@ -128,9 +132,9 @@ impl Inbox {
         taken
     }
 
-    /// Sleeps until something waits or the time is over. Called by the driver only.
+    /// Sleeps until something waits or the time is over. Called by the core's thread only.
     pub(super) fn wait(&self, at_most: Duration) {
-        self.driver.get_or_init(std::thread::current);
+        self.core.get_or_init(std::thread::current);
         if self.lock().is_empty() {
             std::thread::park_timeout(at_most);
         }

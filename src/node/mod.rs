@@ -1,8 +1,9 @@
 //! Floor 4: the running member.
 //!
-//! One thread, the *driver*, owns the consensus core, its log and its clock. Everyone else holds a
-//! `Handle`, the narrow waist with four verbs: `propose`, `read`, `watch`, `status`. Above it
-//! nobody sees Raft or LMDB; v1, v2, v3, renderer and registrar are equal guests.
+//! The *driver* owns the consensus core and its log, and takes one turn at a time: on the core's own
+//! thread, or on the thread of a guest that finds it resting. Guests hold a `Handle`, the narrow
+//! waist with four verbs: `propose`, `read`, `watch`, `status`. Above it nobody sees Raft or LMDB;
+//! v1, v2, v3, renderer and registrar are equal guests.
 //!
 //! ```text
 //! door ──propose──► inbox ──batch──► driver: replica ► WAL flush ► apply ► publish View ──► reply
@@ -21,6 +22,7 @@
 mod bootstrap;
 mod checkpointer;
 mod clock;
+mod core;
 mod driver;
 mod handle;
 mod inbox;
@@ -32,8 +34,8 @@ pub use watches::{WatchLost, Watcher};
 
 pub use crate::replica::Role;
 
+use self::core::Core;
 use crate::base::Fault;
-use handle::Shared;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -53,8 +55,8 @@ pub struct Options {
 
 /// A running member. Dropping it stops it without a word; `stop` is the polite way.
 pub struct Node {
-    shared: Arc<Shared>,
-    driver: Option<JoinHandle<()>>,
+    core: Arc<Core>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -64,21 +66,22 @@ impl Node {
     /// When the data directory cannot be used; the message says why and what to do.
     pub fn start(options: Options) -> Result<Self, NodeError> {
         let opened = bootstrap::open(&options)?;
-        let (shared, driver) = driver::start(opened, options)?;
-        Ok(Self { shared, driver: Some(driver) })
+        let (core, thread) = Core::start(opened, options)?;
+        Ok(Self { core, thread: Some(thread) })
     }
 
     /// The waist, for any number of guests.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.core))
     }
 
     /// Resolves when local trouble has stopped the member.
     pub async fn fault(&self) -> Fault {
         loop {
-            let noticed = self.shared.faulted.notified();
-            let fault = self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let noticed = self.core.shared.faulted.notified();
+            let fault =
+                self.core.shared.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
             match fault {
                 Some(fault) => return fault,
                 None => noticed.await,
@@ -93,9 +96,9 @@ impl Node {
     }
 
     fn join(&mut self) {
-        self.shared.inbox.stop();
-        if let Some(driver) = self.driver.take()
-            && driver.join().is_err()
+        self.core.shared.inbox.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
         {
             tracing::error!("the core panicked; the data directory is as after a crash");
         }

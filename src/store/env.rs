@@ -19,7 +19,7 @@ use crate::base::Fault;
 use crate::store::base::{Base, BaseRead, BaseWrite, CommitBody, Row, Table};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls};
-use std::ops::{Bound, Deref};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -255,23 +255,34 @@ fn page_bytes() -> usize {
 /// Keeps the map still while transactions are open.
 #[derive(Default)]
 struct Gate {
-    inside: Mutex<usize>,
+    guests: Mutex<Guests>,
     emptied: Condvar,
 }
 
+#[derive(Default)]
+struct Guests {
+    inside: usize,
+    /// Whether somebody waits for the last to leave: a notification that nobody hears is still a
+    /// system call, and this one would follow every read.
+    awaited: bool,
+}
+
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(gate: &Arc<Self>) -> Pass {
-        *gate.lock() += 1;
+        gate.lock().inside += 1;
         Pass { gate: Arc::clone(gate) }
     }
 
     /// Waits until nobody is inside; nobody enters while the guard lives.
-    fn close(&self) -> impl Deref<Target = usize> + '_ {
-        let waited = self.emptied.wait_while(self.lock(), |inside| *inside > 0);
+    fn close(&self) -> MutexGuard<'_, Guests> {
+        let waited = self.emptied.wait_while(self.lock(), |guests| {
+            guests.awaited = guests.inside > 0;
+            guests.awaited
+        });
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -283,9 +294,9 @@ struct Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut inside = self.gate.lock();
-        *inside -= 1;
-        if *inside == 0 {
+        let mut guests = self.gate.lock();
+        guests.inside -= 1;
+        if guests.inside == 0 && guests.awaited {
             self.gate.emptied.notify_all();
         }
     }
