@@ -22,8 +22,6 @@ const TOPICS: &[&str] = &[
 ];
 /// Scenarios that pin what is better here, each on purpose.
 const BETTER: &[&str] = &[
-    // History hides what a live watch hides.
-    "hidden.history-not-filtered",
     // The end of /foo is no news for /foobar.
     "watch.dir-delete-prefix-match",
     // A stream goes on behind the past event it began with.

@@ -6,6 +6,8 @@
 //! That the judge is awake is shown twice: by histories made up to be wrong (`kill/fabricated.rs`),
 //! and by the same daemon under a tracer that confirms writes to the log without doing them.
 //!
+//! `kill/owed.rs` kills it in the middle of a render pass: the reload is still owed.
+//!
 //! `ALTHING_KILL_ROUNDS` (20) says how many kills; docs/benchmarks.md has the long run's command.
 //! The time from start to serving is printed, not judged: `althing bench` measures it.
 
@@ -16,6 +18,8 @@ mod common;
 mod crash;
 #[path = "kill/fabricated.rs"]
 mod fabricated;
+#[path = "kill/owed.rs"]
+mod owed;
 
 use common::{Daemon, wait_until};
 use crash::{Seeded, Trial, number, tracer};

@@ -165,10 +165,9 @@ fn a_full_disk_loses_nothing_and_heals() {
     trial.end();
 }
 
-/// Room for the log and none for a checkpoint, once. Going on without a restart is not asked here:
-/// a daemon that ends with an error and finds everything again is safe.
+/// Room for the log and none for a checkpoint, once: it is written again, and writes go on.
 #[test]
-fn a_checkpoint_without_room_loses_nothing() {
+fn a_checkpoint_without_room_heals_and_loses_nothing() {
     let mut daemon = Daemon::start("full-checkpoint");
     daemon.kill9();
     let when = 20 + Seeded::new(seed()).below(60);
@@ -180,14 +179,7 @@ fn a_checkpoint_without_room_loses_nothing() {
     let writers = trial.writers(&daemon);
     wait_until("a checkpoint fails", ROUND_WITHIN, || tracer::has_injected(&daemon));
     let before = writers.acknowledged();
-    wait_until("writes go on, or the daemon ends", RECOVER_WITHIN, || {
-        writers.acknowledged() > before + 2_000 || daemon.has_ended()
-    });
-    if daemon.has_ended() {
-        let status = daemon.wait_for_end(END_WITHIN);
-        eprintln!("the daemon ended with {status}");
-        assert!(!status.success(), "a full disk ended it with {status}\n{}", daemon.log());
-    }
+    wait_until("writes go on", RECOVER_WITHIN, || writers.acknowledged() > before + 2_000);
     writers.doom();
     daemon.kill9();
     let seen = writers.finish();

@@ -1,0 +1,86 @@
+//! A daemon killed in the middle of a render pass still owes the reload, and pays it.
+//!
+//! The failpoints abort the daemon where a kill would hurt most: with the debt written and the
+//! file old, renamed but not durable, durable but not reloaded, reloaded but the debt still there.
+
+use crate::common::{Daemon, http, wait_until};
+use althing::render::Failpoint;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// From a start to the end of all reloads, with three that fail.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// From a write to the kill.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A daemon with one resource. Its reload fails as often as the file `fails` has lines, and then
+/// takes over the file: `loaded` is what the service would work with.
+fn daemon() -> Daemon {
+    let mut daemon = Daemon::stopped("owed", &["--confdir", "confdir"]);
+    let confdir = daemon.home().join("confdir");
+    for folder in ["conf.d", "templates"] {
+        fs::create_dir_all(confdir.join(folder)).unwrap();
+    }
+    let path = |name: &str| daemon.home().join(name).display().to_string();
+    let (dest, loaded, fails) = (path("dest"), path("loaded"), path("fails"));
+    fs::write(&fails, "").unwrap();
+    fs::write(confdir.join("templates/a.tera"), "{{ getv(key='/v', default='none') }}").unwrap();
+    let reload = format!("if test -s {fails}; then sed -i 1d {fails}; exit 1; fi; cp {dest} {loaded}");
+    let resource = format!(
+        "[template]\nsrc = \"a.tera\"\ndest = \"{dest}\"\ncheck_cmd = \"true\"\n\
+         reload_cmd = \"{reload}\"\n"
+    );
+    fs::write(confdir.join("conf.d/a.toml"), resource).unwrap();
+    daemon.restart();
+    daemon
+}
+
+fn put(daemon: &Daemon, value: &str) {
+    let answer = http("PUT", &format!("{}/v2/keys/v", daemon.url()), &format!("value={value}"));
+    assert!([200, 201].contains(&answer.status), "{answer:?}");
+}
+
+fn wait_until_loaded(home: &Path, value: &str) {
+    wait_until(&format!("the service works with {value}"), SETTLED_WITHIN, || {
+        fs::read_to_string(home.join("loaded")).is_ok_and(|loaded| loaded == value)
+    });
+}
+
+fn kill_in_a_pass(daemon: &mut Daemon, point: Failpoint, value: &str) {
+    let failpoint = format!("ALTHING_FAILPOINT={}", point.name());
+    daemon.run_under(vec!["env".into(), failpoint]);
+    daemon.restart();
+    put(daemon, value);
+    let status = daemon.wait_for_end(KILLED_WITHIN);
+    assert!(status.code().is_none(), "{point:?}: not killed but ended with {status}");
+    daemon.run_under(Vec::new());
+}
+
+#[test]
+fn a_reload_is_still_owed_after_a_kill_in_the_pass() {
+    let mut daemon = daemon();
+    let home = daemon.home().to_owned();
+    wait_until_loaded(&home, "none");
+    let points = [Failpoint::Owed, Failpoint::Renamed, Failpoint::Synced, Failpoint::Reloaded];
+    for (round, point) in points.into_iter().enumerate() {
+        let value = format!("value-{round}");
+        kill_in_a_pass(&mut daemon, point, &value);
+        daemon.restart();
+        wait_until_loaded(&home, &value);
+    }
+}
+
+#[test]
+fn a_reload_that_fails_three_times_outlives_a_kill() {
+    let mut daemon = daemon();
+    let home = daemon.home().to_owned();
+    wait_until_loaded(&home, "none");
+    kill_in_a_pass(&mut daemon, Failpoint::Renamed, "new");
+    assert_eq!(fs::read_to_string(home.join("dest")).unwrap(), "new", "not renamed yet");
+    assert_eq!(fs::read_to_string(home.join("loaded")).unwrap(), "none", "reloaded too early");
+    fs::write(home.join("fails"), "1\n2\n3\n").unwrap();
+    daemon.restart();
+    wait_until_loaded(&home, "new");
+    assert_eq!(fs::read_to_string(home.join("fails")).unwrap(), "", "not every failure was met");
+}
