@@ -119,10 +119,7 @@ impl Driver {
     }
 
     fn take_turn(&mut self) -> Result<Next, Fault> {
-        let waiting = self.shared.inbox.take();
-        if waiting.stop {
-            return Ok(Next::Stop);
-        }
+        let Some(waiting) = self.shared.inbox.take() else { return Ok(Next::Stop) };
         self.take_in(waiting)?;
         let now = Instant::now();
         if now >= self.next_tick {
@@ -310,7 +307,7 @@ impl Driver {
 
     fn write_last_checkpoint(&mut self) -> Result<(), Fault> {
         self.checkpointer.join();
-        for finished in self.shared.inbox.take().finished {
+        for finished in self.shared.inbox.take_rest().finished {
             let Finished::Checkpoint(_, written) = finished;
             self.handle(Input::CheckpointDone(written?))?;
         }

@@ -106,7 +106,7 @@ impl Shared {
         self.inbox.stop();
         self.watches.close();
         // Dropping the senders tells every waiting client.
-        drop(self.inbox.take());
+        drop(self.inbox.take_rest());
         if let Some(fault) = fault {
             *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
             self.faulted.notify_one();
