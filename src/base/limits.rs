@@ -341,5 +341,8 @@ pub const SIGNALS_WAITING_MAX: usize = 8;
 /// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
 pub const STOP_MS_MAX: u64 = 4_700;
 
+/// KiB of addresses the allocator of a template worker reserves at a time.
+pub const RENDER_ARENA_KIB: u64 = 32 * 1024;
+
 /// Pause between tries of a checkpoint that found the disk full.
 pub const CHECKPOINT_RETRY_MS: u64 = 200;
