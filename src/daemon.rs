@@ -17,7 +17,7 @@ mod home;
 mod logging;
 mod sample;
 mod signals;
-mod source;
+pub mod source;
 
 use crate::api::{Cors, Doors, Policy, RendererStatus, service};
 use crate::base::limits;

@@ -343,3 +343,9 @@ pub const STOP_MS_MAX: u64 = 4_700;
 
 /// Pause between tries of a checkpoint that found the disk full.
 pub const CHECKPOINT_RETRY_MS: u64 = 200;
+
+/// Last lines of a command's output that an error shows: a checker says at its end what is wrong.
+pub const COMMAND_LINES_SHOWN_MAX: usize = 40;
+
+/// Earlier versions kept of one rendered file: more is what a repository of templates is for.
+pub const BACKUPS_MAX: u32 = 100;

@@ -1,4 +1,5 @@
-//! What is known of each resource, for `althing status` and the health page.
+//! What is known of each resource, for `althing status`, the health page, and who asks why a file
+//! is not what it should be.
 //!
 //! Invariant: reading is one short lock and a copy; nobody holds it across a wait.
 //!
@@ -33,6 +34,45 @@ pub struct ResourceStatus {
     pub reloads: u64,
     /// Since when a reload is owed.
     pub owed_since: Option<SystemTime>,
+    /// When the last pass ended, good or bad.
+    pub last_pass: Option<SystemTime>,
+    /// What it is waiting for.
+    pub waiting: Waiting,
+    /// When that wait ends by itself.
+    pub until: Option<SystemTime>,
+    /// Whether the content must not be shown.
+    pub sensitive: bool,
+}
+
+/// What a resource waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing: a pass or a reload is running or next.
+    #[default]
+    Nothing,
+    /// A change of its keys, its template or its resource file.
+    Change,
+    /// Its keys staying as they are (`wait`).
+    Quiet,
+    /// The next reload being allowed (`min_reload_interval`).
+    ReloadInterval,
+    /// The next try of what failed; a change comes first if it is earlier.
+    Retry,
+    /// The store answering again.
+    Store,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing",
+            Self::Change => "a change",
+            Self::Quiet => "its keys to stay as they are",
+            Self::ReloadInterval => "the next reload to be allowed",
+            Self::Retry => "the next try",
+            Self::Store => "the store",
+        })
+    }
 }
 
 /// The status of all resources.

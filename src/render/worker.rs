@@ -16,6 +16,7 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
+use crate::render::backup::Backups;
 use crate::render::engine::pool::Pool;
 use crate::render::failpoint::Failpoints;
 use crate::render::files::Files;
@@ -73,6 +74,7 @@ impl Options {
             source,
             pool: Pool::new(self.worker_program.clone()),
             ledger: Ledger::open(&self.state_dir)?,
+            backups: Backups::new(&self.state_dir),
             templates: self.confdir.join("templates"),
             node: self.node.clone(),
             environment: self.environment.clone(),
@@ -365,6 +367,7 @@ impl Supervisor {
         self.board.update(&resource.name, |status| {
             status.file.clone_from(&resource.file);
             status.dest.clone_from(&resource.dest);
+            status.sensitive = resource.sensitive;
         });
         let (shop, board) = (self.shop.clone(), self.board.clone());
         let retry_first = self.options.retry_first;

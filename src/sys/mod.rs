@@ -10,3 +10,4 @@ pub mod exec;
 pub mod file;
 pub mod http;
 pub mod listen;
+pub mod users;
