@@ -1,7 +1,9 @@
 //! What is known of each resource, for `althing status`, the health page, and who asks why a file
 //! is not what it should be.
 //!
-//! Invariant: reading is one short lock and a copy; nobody holds it across a wait.
+//! Invariants:
+//! * Reading is one short lock and a copy; nobody holds it across a wait.
+//! * Only `add` makes an entry: a task that ends after its resource was forgotten brings none back.
 //!
 //! Deliberately not here: history. The log has it.
 
@@ -96,18 +98,24 @@ pub(crate) enum Part {
 }
 
 impl Board {
-    pub(crate) fn update(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
+    /// Begins to tell of `name`, or goes on.
+    pub(crate) fn add(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
         let mut entries = self.lock();
         let entry = entries.entry(name.to_owned()).or_default();
-        entry.status.name.clear();
-        entry.status.name.push_str(name);
+        name.clone_into(&mut entry.status.name);
         change(&mut entry.status);
+    }
+
+    pub(crate) fn update(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            change(&mut entry.status);
+        }
     }
 
     /// Sets or clears one error; tells whether that is news, for the log.
     pub(crate) fn set_error(&self, name: &str, part: Part, error: Option<String>) -> bool {
         let mut entries = self.lock();
-        let entry = entries.entry(name.to_owned()).or_default();
+        let Some(entry) = entries.get_mut(name) else { return false };
         let slot = match part {
             Part::Pass => &mut entry.pass_error,
             Part::Reload => &mut entry.reload_error,

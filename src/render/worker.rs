@@ -354,7 +354,7 @@ impl Supervisor {
             .collect();
         let names = if in_force.is_empty() { vec![name] } else { in_force };
         for name in names {
-            self.board.update(name, |status| status.file = file.to_path_buf());
+            self.board.add(name, |status| status.file = file.to_path_buf());
             if self.board.set_error(name, Part::File, Some(shown.clone())) {
                 tracing::error!("resource {name}: {shown}");
             }
@@ -364,7 +364,7 @@ impl Supervisor {
     fn start(&self, resource: Resource, first: Option<FirstPass>) -> Running {
         let (stop, stopped) = watch::channel(false);
         let (kick, kicked) = watch::channel(());
-        self.board.update(&resource.name, |status| {
+        self.board.add(&resource.name, |status| {
             status.file.clone_from(&resource.file);
             status.dest.clone_from(&resource.dest);
             status.sensitive = resource.sensitive;

@@ -107,9 +107,9 @@ async fn a_child_that_keeps_the_pipe_open_holds_nothing_up() {
         store.put("/v", value);
         until_file(&bench, "a", value).await;
     }
-    until("it is reloaded", || status(&renderer, "a").reloads == 3).await;
+    let reloaded = || status(&renderer, "a").reloads == 3 && status(&renderer, "a").ok;
+    until("it is reloaded", reloaded).await;
     assert!(begun.elapsed() < Duration::from_secs(40), "waited for a child");
-    assert!(status(&renderer, "a").ok, "{:?}", renderer.status());
     renderer.shutdown().await;
     let left = std::fs::read_to_string(&pids).unwrap();
     assert_eq!(left.lines().count(), 6);
@@ -140,4 +140,41 @@ async fn a_flood_of_output_is_cut_and_stopped() {
     assert!(told.contains("lines before these") && told.contains("| flood"), "{told}");
     assert!(told.len() < 2_000, "{} bytes are too many for an error", told.len());
     renderer.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_command_never_runs_twice_at_once() {
+    let bench = Bench::new();
+    let (lock, overlap) = (bench.path("lock"), bench.path("overlap"));
+    let reload = format!(
+        "mkdir {0} || echo >> {1}; sleep 0.2; rmdir {0}",
+        lock.display(),
+        overlap.display()
+    );
+    for name in ["a", "b", "c"] {
+        bench.template(&format!("{name}.tera"), name);
+        bench.resource(name, &format!("reload_cmd = \"{reload}\""));
+    }
+    let renderer = bench.start(&Store::new());
+    renderer.first_pass().await;
+    assert!(renderer.status().iter().all(|status| status.reloads == 1), "{:?}", renderer.status());
+    assert!(!overlap.exists());
+    renderer.shutdown().await;
+}
+
+#[tokio::test]
+async fn failed_checks_are_tried_at_growing_distances() {
+    let bench = Bench::new();
+    let times = bench.path("times");
+    bench.template("a.tera", "x");
+    let check = format!("date +%s%N >> {}; exit 1", times.display());
+    bench.resource("a", &format!("check_cmd = \"{check}\""));
+    let renderer = bench.start(&Store::new());
+    let tries = || std::fs::read_to_string(&times).unwrap_or_default();
+    until("it was tried six times", || tries().lines().count() == 6).await;
+    renderer.shutdown().await;
+    let times: Vec<u64> = tries().lines().map(|line| line.parse().unwrap()).collect();
+    let pauses: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
+    // 50 ms that double, give or take a quarter: the fifth is 600 ms at least.
+    assert!(pauses[4] >= 600 && pauses[4] > pauses[0], "{pauses:?}");
 }

@@ -4,6 +4,7 @@
 use crate::common::{Bench, Store};
 use crate::harness::program;
 use crate::host::Host;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -88,6 +89,10 @@ impl Case {
         let status = self.host.status("case");
         assert_eq!(status["reloads"], status["changes"], "{status}");
         assert_eq!(status["changes"], self.host.reloads() as u64, "{status}");
+        assert_eq!(
+            (&status["waitingFor"], &status["owedSince"]),
+            (&"a change".into(), &Value::Null)
+        );
         self.host.reloads() as u64
     }
 }

@@ -83,7 +83,9 @@ impl Host {
 
     #[track_caller]
     pub(crate) fn wait_until_ok(&self, name: &str) {
-        self.wait(name, "is in order", |status| status["ok"] == true && status["renders"] != 0);
+        // While a pass or reload runs, `ok` is what the one before has left.
+        let rests = |status: &Value| status["waitingFor"] == "a change";
+        self.wait(name, "is in order", |status| status["ok"] == true && rests(status));
     }
 
     #[track_caller]
