@@ -69,18 +69,18 @@ impl Options {
         }
     }
 
-    fn shop(&self, source: Arc<dyn Source>) -> Result<Shop, FileError> {
-        Ok(Shop {
+    fn shop(&self, source: Arc<dyn Source>, ledger: Ledger) -> Shop {
+        Shop {
             source,
             pool: Pool::new(self.worker_program.clone()),
-            ledger: Ledger::open(&self.state_dir)?,
+            ledger,
             backups: Backups::new(&self.state_dir),
             templates: self.confdir.join("templates"),
             node: self.node.clone(),
             environment: self.environment.clone(),
             failpoints: self.failpoints.clone(),
             running: Mutex::new(BTreeMap::new()),
-        })
+        }
     }
 }
 
@@ -95,7 +95,7 @@ pub async fn render_once(
 ) -> Result<Vec<u8>, Diagnostic> {
     let resource = find(options, name)?;
     let whole = |error: String| Diagnostic::new(resource.file.display().to_string(), error);
-    let shop = options.shop(source).map_err(|error| whole(error.to_string()))?;
+    let shop = options.shop(source, Ledger::at(&options.state_dir));
     let (_keep, stop) = watch::channel(false);
     let mut memory = Memory::new(Mark::default(), stop);
     let snapshot = shop.source.snapshot(Revision(0)).await;
@@ -149,7 +149,8 @@ impl Renderer {
     /// # Errors
     /// When the state directory cannot be made. Bad resources are a matter of `status`.
     pub fn start(options: Options, source: Arc<dyn Source>) -> Result<Self, FileError> {
-        let shop = Arc::new(options.shop(source.clone())?);
+        let ledger = Ledger::open(&options.state_dir)?;
+        let shop = Arc::new(options.shop(source.clone(), ledger));
         let board = Arc::new(Board::default());
         let (stop, stopped) = watch::channel(false);
         let (first, first_pass) = watch::channel(None);

@@ -75,7 +75,8 @@ impl Case {
         }
         let confdir = self.host.path("confdir");
         let words = ["render", "case", "--to", "-", "--confdir", confdir.to_str().unwrap()];
-        assert_eq!(self.host.daemon.althing(&words).stdout, expected);
+        let rendered = self.host.daemon.althing(&words);
+        assert_eq!(rendered.stdout, expected, "{rendered:?}");
         if self.checked {
             let check = Command::new("/bin/sh").arg(self.dir.join("check.sh")).arg(&dest).status();
             assert!(check.unwrap().success(), "the real program refuses the file");

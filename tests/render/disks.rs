@@ -103,12 +103,12 @@ fn a_read_only_disk_leaves_the_old_file_until_it_can_be_written() {
     let Some(host) = mounted("read-only", "mount -t tmpfs none $OUT") else { return };
     host.wait_for_file(&inside(&host, "a"), "old");
     host.wait_until_ok("a");
-    remount(&host, "remount,ro");
+    remount(&host, "remount,bind,ro");
     host.put("/v", "new");
     host.wait_for_error("a", "Read-only file system");
     assert_eq!(fs::read_to_string(inside(&host, "a")).unwrap(), "old");
     assert_eq!(host.reloads(), 1);
-    remount(&host, "remount,rw");
+    remount(&host, "remount,bind,rw");
     host.wait_for_file(&inside(&host, "a"), "new");
     host.wait_until_ok("a");
     assert_eq!(host.reloads(), 2);
