@@ -17,7 +17,7 @@ mod home;
 mod logging;
 mod sample;
 mod signals;
-mod source;
+pub mod source;
 
 use crate::api::{Cors, Doors, Policy, RendererStatus, service};
 use crate::base::limits;
@@ -252,6 +252,10 @@ fn file_report(file: &ResourceStatus) -> Value {
         "changes": file.changes,
         "reloads": file.reloads,
         "owedSince": file.owed_since.map(wall),
+        "lastPass": file.last_pass.map(wall),
+        "waitingFor": file.waiting.to_string(),
+        "until": file.until.map(wall),
+        "sensitive": file.sensitive,
     })
 }
 

@@ -359,3 +359,8 @@ pub const BODY_GRACE_MS: u64 = 10_000;
 
 /// The slowest pace of a request body, in bytes per second: a phone's worst link is faster.
 pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1_000;
+/// Last lines of a command's output that an error shows: a checker says at its end what is wrong.
+pub const COMMAND_LINES_SHOWN_MAX: usize = 40;
+
+/// Earlier versions kept of one rendered file: more is what a repository of templates is for.
+pub const BACKUPS_MAX: u32 = 100;

@@ -12,3 +12,4 @@ pub mod http;
 pub mod listen;
 mod pace;
 pub mod usage;
+pub mod users;
