@@ -70,8 +70,8 @@ fn cannot(what: &str, error: &dyn std::error::Error) -> Report {
     Report::new(Exit::Failed, format!("cannot {what}")).caused_by(error)
 }
 
-async fn live(mut settings: Settings<'_>) -> Result<(), Report> {
-    let config = &settings.config().clone();
+async fn live(settings: Settings<'_>) -> Result<(), Report> {
+    let config = &settings.config();
     let mut signals = Signals::catch().map_err(|error| cannot("catch signals", &error))?;
     let home = Home::open(&config.data_dir.value)?;
     let doorways = bind(config)?;
@@ -94,7 +94,7 @@ async fn live(mut settings: Settings<'_>) -> Result<(), Report> {
         }
         match renderer.with(Renderer::reload_all) {
             Some(()) => Ok(()),
-            None => renderer.start(settings.config(), &home, &node),
+            None => renderer.start(&settings.config(), &home, &node),
         }
     };
     let outcome = attend(&mut signals, &node, reload).await;
@@ -340,7 +340,7 @@ fn next_steps(confdir: &Path, url: &HttpUrl) -> String {
 async fn attend(
     signals: &mut Signals,
     node: &Node,
-    mut reload: impl AsyncFnMut() -> Result<(), Report>,
+    reload: impl AsyncFn() -> Result<(), Report>,
 ) -> Result<(), Report> {
     loop {
         tokio::select! {

@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn every_setting_is_shown_in_the_order_of_the_table() {
         let config = config("/a", "one");
-        let keys = config.shown().map(|row| row.spec.key);
+        let keys: Vec<&str> = config.shown().iter().map(|row| row.spec.key).collect();
         assert_eq!(keys, crate::config::table::SPECS.map(|spec| spec.key));
     }
 }

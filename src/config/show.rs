@@ -25,9 +25,9 @@ pub struct Shown<'a> {
 impl Config {
     /// Every setting. Those that nobody gave show what they were worked out to be.
     #[must_use]
-    pub fn shown(&self) -> [Shown<'_>; 6] {
+    pub fn shown(&self) -> Vec<Shown<'_>> {
         let text = |text: &dyn std::fmt::Display| Value::String(text.to_string());
-        [
+        vec![
             row(&table::NAME.spec, text(&self.name.value), &self.name.origin),
             row(&table::DATA_DIR.spec, text(&self.data_dir.value.display()), &self.data_dir.origin),
             row(

@@ -68,17 +68,20 @@ fn file_line(config: &Config) -> String {
 }
 
 fn as_toml(config: &Config, with_origin: bool) -> Vec<String> {
-    let rows = config.shown().map(|row| {
+    let shown = config.shown();
+    let rows = shown.iter().map(|row| {
         let line = format!("{} = {}", row.spec.key, row.value);
         if with_origin { vec![line, format!("# {}", row.origin)] } else { vec![line] }
     });
-    columns(&rows)
+    columns(&rows.collect::<Vec<_>>())
 }
 
 fn as_json(config: &Config) -> String {
-    let settings = config.shown().map(
+    let shown = config.shown();
+    let settings = shown.iter().map(
         |row| json!({ "key": row.spec.key, "value": row.value, "origin": row.origin.to_string() }),
     );
+    let settings: Vec<serde_json::Value> = settings.collect();
     let file = config.file.as_ref().map(|file| json!({ "path": file.path, "read": file.read }));
     json!({ "file": file, "settings": settings }).to_string()
 }

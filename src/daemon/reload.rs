@@ -17,12 +17,13 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::config::change::{Change, changes};
 use crate::config::{self, BadConfig, Config, Flags, Origin, Surroundings};
+use std::cell::RefCell;
 
 /// The settings of a daemon that runs.
 pub(crate) struct Settings<'a> {
     flags: &'a Flags,
     surroundings: Surroundings,
-    in_force: Config,
+    in_force: RefCell<Config>,
 }
 
 /// What a reload asks of the daemon.
@@ -37,21 +38,22 @@ pub(crate) enum Reloaded {
 impl<'a> Settings<'a> {
     /// The settings the process started with, and where they came from.
     pub(crate) fn new(flags: &'a Flags, surroundings: Surroundings, config: Config) -> Self {
-        Self { flags, surroundings, in_force: config }
+        Self { flags, surroundings, in_force: RefCell::new(config) }
     }
 
     /// What is in force.
-    pub(crate) fn config(&self) -> &Config {
-        &self.in_force
+    pub(crate) fn config(&self) -> Config {
+        self.in_force.borrow().clone()
     }
 
     /// Reads them again, and says in the log what becomes of each change.
-    pub(crate) fn reload(&mut self) -> Reloaded {
+    pub(crate) fn reload(&self) -> Reloaded {
         match self.read() {
             Ok((new, changed)) => {
                 changed.iter().for_each(tell);
-                let moved = self.in_force.confdir.value != new.confdir.value;
-                self.in_force.adopt(&new);
+                let mut in_force = self.in_force.borrow_mut();
+                let moved = in_force.confdir.value != new.confdir.value;
+                in_force.adopt(&new);
                 if moved { Reloaded::OtherConfdir } else { Reloaded::AsBefore }
             }
             Err(bad) => {
@@ -63,14 +65,15 @@ impl<'a> Settings<'a> {
 
     fn read(&self) -> Result<(Config, Vec<Change>), BadConfig> {
         let new = config::load(self.flags, &self.surroundings)?;
+        let in_force = self.in_force.borrow();
         let resources = new.confdir.value.join("conf.d");
-        let is_new = new.confdir.value != self.in_force.confdir.value;
+        let is_new = new.confdir.value != in_force.confdir.value;
         if is_new && new.confdir.origin != Origin::Default && !resources.is_dir() {
             let message = format!("confdir: there is no directory {}", resources.display());
             let problem = Diagnostic::new(new.confdir.origin.to_string(), message);
             return Err(BadConfig(vec![problem.help("create it, or name another confdir")]));
         }
-        let changed = changes(&self.in_force, &new);
+        let changed = changes(&in_force, &new);
         Ok((new, changed))
     }
 }
@@ -108,7 +111,7 @@ mod tests {
         };
         let flags = Flags::default();
         let config = config::load(&flags, &surroundings).unwrap();
-        let mut settings = Settings::new(&flags, surroundings, config);
+        let settings = Settings::new(&flags, surroundings, config);
         assert_eq!(settings.reload(), Reloaded::AsBefore);
 
         write("a", &two);
@@ -120,7 +123,7 @@ mod tests {
         fs::create_dir_all(two.join("conf.d")).unwrap();
         write("b", &two);
         assert_eq!(settings.reload(), Reloaded::OtherConfdir);
-        assert_eq!((&settings.config().confdir.value, &*settings.config().name.value), (&two, "a"));
+        assert_eq!((settings.config().confdir.value, &*settings.config().name.value), (two, "a"));
         assert_eq!(settings.reload(), Reloaded::AsBefore);
     }
 }

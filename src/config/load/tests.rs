@@ -53,11 +53,12 @@ fn parse(flags: &[&str]) -> Flags {
 
 /// `key = value (origin)` for every setting.
 fn shown(config: &Config) -> String {
-    let rows = config.shown().map(|row| {
-        let (key, value, origin) = (row.spec.key, row.value, row.origin);
+    let shown = config.shown();
+    let rows = shown.iter().map(|row| {
+        let (key, value, origin) = (row.spec.key, &row.value, row.origin);
         format!("{key} = {value} ({origin})\n")
     });
-    rows.concat()
+    rows.collect()
 }
 
 #[test]
