@@ -75,7 +75,8 @@ async fn work_out(args: &PlanArgs, out: &mut Out<'_>) -> Result<Ended, Report> {
             Err(problem) => problems.push(problem),
         }
     }
-    out.line(&summary(changed, survey.resources.len(), keys.revision().0))?;
+    let files = survey.resources.len() + survey.problems.len();
+    out.line(&summary(changed, files, problems.len(), keys.revision().0))?;
     if !problems.is_empty() {
         return Err(survey::report(Exit::NoPlan, problems));
     }
@@ -163,11 +164,14 @@ fn show_line(line: &Line<'_>, out: &mut Out<'_>) -> Result<(), Report> {
     if has_end { Ok(()) } else { out.line("\\ No newline at end of file") }
 }
 
-fn summary(changed: usize, files: usize, revision: u64) -> String {
+fn summary(changed: usize, files: usize, failed: usize, revision: u64) -> String {
     let of = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
-    match changed {
-        0 => format!("nothing would change in {of} (revision {revision})"),
-        some => format!("{some} of {of} would change (revision {revision})"),
+    match (changed, failed) {
+        (0, 0) => format!("nothing would change in {of} (revision {revision})"),
+        (some, 0) => format!("{some} of {of} would change (revision {revision})"),
+        (some, failed) => {
+            format!("{some} of {of} would change, {failed} failed (revision {revision})")
+        }
     }
 }
 
@@ -210,7 +214,8 @@ mod tests {
 
     #[test]
     fn summaries_count() {
-        assert_eq!(summary(0, 1, 3), "nothing would change in 1 file (revision 3)");
-        assert_eq!(summary(2, 5, 3), "2 of 5 files would change (revision 3)");
+        assert_eq!(summary(0, 1, 0, 3), "nothing would change in 1 file (revision 3)");
+        assert_eq!(summary(2, 5, 0, 3), "2 of 5 files would change (revision 3)");
+        assert_eq!(summary(0, 1, 1, 3), "0 of 1 file would change, 1 failed (revision 3)");
     }
 }

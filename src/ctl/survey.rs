@@ -109,7 +109,10 @@ impl Survey {
     ) -> Result<Vec<u8>, Diagnostic> {
         let source: Arc<Frozen> = Arc::clone(keys);
         let rendered = render_once(&self.options, source, &resource.name).await;
-        rendered.map_err(advice::with_next_step)
+        rendered.map_err(|error| {
+            let error = advice::with_next_step(error);
+            if is_sensitive(resource) { without_values(error) } else { error }
+        })
     }
 
     /// Whether the template and the destination could be used, as far as a look can tell.
@@ -153,6 +156,20 @@ impl Survey {
                 .help(help.unwrap_or_else(|| format!("see the file it looked at: {look}")))
         })
     }
+}
+
+/// Messages that name words of the template and keys, never a stored value.
+const VALUELESS: [&str; 5] =
+    ["Unknown ", "Unexpected ", "Found ", "key does not exist", "a stored value contains "];
+
+/// An error of a sensitive resource. Filters quote the value they refuse; place and key stay.
+fn without_values(error: Diagnostic) -> Diagnostic {
+    if VALUELESS.iter().any(|start| error.message.starts_with(start)) {
+        return error;
+    }
+    let message = "the template fails; why is not shown: the resource is sensitive".to_owned();
+    let help = Some("read the value of the key yourself, and the line shown here".into());
+    Diagnostic { message, help, notes: Vec::new(), ..error }
 }
 
 /// The files of a directory, as far as they can be listed.
@@ -361,6 +378,15 @@ mod tests {
         let gone = resource(folder.path(), "/x", "");
         std::fs::remove_file(&gone.file).unwrap();
         assert!(is_sensitive(&gone));
+    }
+
+    #[test]
+    fn errors_of_sensitive_resources_quote_no_value() {
+        let hidden = without_values(Diagnostic::new("a", "`geheim` is not a port").key("/pw"));
+        let shown = hidden.to_string();
+        assert!(!shown.contains("geheim") && shown.contains("key: /pw"), "{shown}");
+        let open = Diagnostic::new("a", "Unknown filter `x`");
+        assert_eq!(without_values(open.clone()), open);
     }
 
     #[test]
