@@ -11,7 +11,7 @@
 //! main                 the first word decides who the process is
 //! daemon               the story of start and stop
 //! ctl                  the command line: keys, status, render, bench
-//! api    render        5  doors: v2, health, agent   |  templates -> checked files -> reloads
+//! api    render        5  doors: v2, metrics, agent   |  templates -> checked files -> reloads
 //! node                 4  the running member, and the waist: Handle
 //! replica              3  consensus around raft::RawNode, without clock or sockets
 //! watch                3  who waits for what; cursors over history
@@ -48,7 +48,7 @@
 //!
 //! 1. Same inputs, same effects: `machine` sums compared in `tests/sim.rs` and by its model test.
 //! 2. Time enters once, as the leader's stamp, and never goes back: `replica` (clock), sim.
-//! 3. One thread owns the core; readers never block it: `node` (driver), `store` (View).
+//! 3. The core takes one turn at a time; readers never block it: `node` (core), `store` (View).
 //! 4. Persist before send, publish before reply: `replica` (jobs, tell); injected bugs in sim.
 //! 5. A `Rejected` is the same on every member, a `Fault` is never an answer: `base::error`.
 //! 6. Above the waist nobody names store or replica: `tests/tidy.rs`.

@@ -38,7 +38,7 @@ pub(super) struct Waiting {
     pub(super) reads: Vec<AskedRead>,
     /// Work of the helper threads that is done.
     pub(super) finished: Vec<Finished>,
-    pub(super) stop: bool,
+    stop: bool,
     proposal_bytes: usize,
 }
 
@@ -123,13 +123,15 @@ impl Inbox {
         self.lock().is_empty()
     }
 
-    /// Everything that waits. Called by the driver only.
-    pub(super) fn take(&self) -> Waiting {
+    /// Everything that waits; nothing any more once the driver was asked to stop.
+    pub(super) fn take(&self) -> Option<Waiting> {
         let mut waiting = self.lock();
-        let stop = waiting.stop;
-        let taken = std::mem::take(&mut *waiting);
-        waiting.stop = stop;
-        taken
+        (!waiting.stop).then(|| std::mem::take(&mut *waiting))
+    }
+
+    /// What was left when the driver stopped.
+    pub(super) fn take_rest(&self) -> Waiting {
+        std::mem::replace(&mut *self.lock(), Waiting { stop: true, ..Waiting::default() })
     }
 
     /// Sleeps until something waits or the time is over. Called by the core's thread only.

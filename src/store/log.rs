@@ -139,9 +139,9 @@ impl Log {
     }
 
     /// Lets go of the oldest entries at or below `checkpoint` (the applied index of the last
-    /// durable checkpoint) that slow followers are not kept waiting for: at most
-    /// `LOG_CACHE_ENTRIES_MAX` and `LOG_CACHE_BYTES_MAX` of them stay. Returns the new point,
-    /// which is what the WAL may release.
+    /// durable checkpoint). For slow followers, at most `LOG_CACHE_ENTRIES_MAX` and
+    /// `LOG_CACHE_BYTES_MAX` of them stay; a member that is alone needs none. Returns the new
+    /// point, which is what the WAL may release.
     ///
     /// # Panics
     /// When the log does not reach `checkpoint`.
@@ -149,10 +149,13 @@ impl Log {
         assert!(checkpoint <= self.last(), "the checkpoint {checkpoint} is ahead of the log");
         let newer = self.entries.iter().rev().take_while(|entry| entry.index > checkpoint.0);
         let newer_bytes: usize = newer.map(held_bytes).sum();
+        let (entries_max, bytes_max) = match self.is_alone() {
+            true => (0, 0),
+            false => (limits::LOG_CACHE_ENTRIES_MAX as u64, limits::LOG_CACHE_BYTES_MAX),
+        };
         let too_many = |log: &Self| {
             let older = checkpoint.0.saturating_sub(log.point.0.0);
-            older > limits::LOG_CACHE_ENTRIES_MAX as u64
-                || log.entries_bytes - newer_bytes > limits::LOG_CACHE_BYTES_MAX
+            older > entries_max || log.entries_bytes - newer_bytes > bytes_max
         };
         while too_many(self) {
             let Some(entry) = self.entries.pop_front() else { break };
@@ -160,6 +163,13 @@ impl Log {
             self.point = (LogIndex(entry.index), Term(entry.term));
         }
         self.point.0
+    }
+
+    /// Whether there is nobody to send entries to.
+    fn is_alone(&self) -> bool {
+        let conf = &self.conf_state;
+        let members = [&conf.voters, &conf.voters_outgoing, &conf.learners, &conf.learners_next];
+        members.iter().map(|group| group.len()).sum::<usize>() <= 1
     }
 
     /// Restarts the log after a snapshot that was installed.
@@ -368,7 +378,11 @@ mod tests {
 
     #[test]
     fn compaction_keeps_a_bounded_tail_and_all_above_the_checkpoint() {
-        let mut log = Log::default();
+        let two = || {
+            let conf_state = ConfState { voters: vec![1, 2], ..ConfState::default() };
+            Log { conf_state, ..Log::default() }
+        };
+        let mut log = two();
         let count = limits::LOG_CACHE_ENTRIES_MAX as u64;
         log.append(&entries(1, count + 100, 1));
         assert_eq!(log.compact(LogIndex(50)), LogIndex(0));
@@ -376,12 +390,16 @@ mod tests {
         assert_eq!((log.term(30).unwrap(), log.last()), (1, LogIndex(count + 100)));
         assert!(is(&log.term(29).unwrap_err(), &StorageError::Compacted));
 
-        let mut log = Log::default();
+        let mut log = two();
         let quarter = limits::LOG_CACHE_BYTES_MAX / 4;
         log.append(&(1..=10).map(|index| entry(index, 1, quarter)).collect::<Vec<_>>());
         assert_eq!(log.compact(LogIndex(2)), LogIndex(0));
         assert_eq!(log.compact(LogIndex(8)), LogIndex(5));
         assert_eq!(log.last(), LogIndex(10));
+
+        let mut log = Log::default();
+        log.append(&entries(1, 10, 1));
+        assert_eq!(log.compact(LogIndex(8)), LogIndex(8), "nobody needs them");
     }
 
     #[test]

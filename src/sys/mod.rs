@@ -10,3 +10,5 @@ pub mod exec;
 pub mod file;
 pub mod http;
 pub mod listen;
+mod pace;
+pub mod usage;

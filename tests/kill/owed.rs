@@ -26,7 +26,8 @@ fn daemon() -> Daemon {
     let (dest, loaded, fails) = (path("dest"), path("loaded"), path("fails"));
     fs::write(&fails, "").unwrap();
     fs::write(confdir.join("templates/a.tera"), "{{ getv(key='/v', default='none') }}").unwrap();
-    let reload = format!("if test -s {fails}; then sed -i 1d {fails}; exit 1; fi; cp {dest} {loaded}");
+    let reload =
+        format!("if test -s {fails}; then sed -i 1d {fails}; exit 1; fi; cp {dest} {loaded}");
     let resource = format!(
         "[template]\nsrc = \"a.tera\"\ndest = \"{dest}\"\ncheck_cmd = \"true\"\n\
          reload_cmd = \"{reload}\"\n"
