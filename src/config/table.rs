@@ -32,6 +32,8 @@ pub struct Spec {
     pub value_name: &'static str,
     /// One line of help.
     pub doc: &'static str,
+    /// Whether a change of it takes effect at a reload (SIGHUP); else at a restart.
+    pub live: bool,
 }
 
 /// A value that cannot be, and what would be right.
@@ -67,6 +69,7 @@ pub static NAME: Row<String> = Row {
         default: "",
         value_name: "NAME",
         doc: "Name of this member; the host name unless given",
+        live: false,
     },
     parse: name,
 };
@@ -80,6 +83,7 @@ pub static DATA_DIR: Row<PathBuf> = Row {
         default: "/var/lib/althing",
         value_name: "DIR",
         doc: "Directory of the store",
+        live: false,
     },
     parse: directory,
 };
@@ -93,6 +97,7 @@ pub static LISTEN_CLIENT_URLS: Row<Vec<ListenUrl>> = Row {
         default: "http://127.0.0.1:2379,http://[::1]:2379",
         value_name: "URLS",
         doc: "Addresses to serve clients on, with commas between; port 0 lets the system choose",
+        live: false,
     },
     parse: listeners,
 };
@@ -106,6 +111,7 @@ pub static ADVERTISE_CLIENT_URLS: Row<Vec<HttpUrl>> = Row {
         default: "",
         value_name: "URLS",
         doc: "Addresses clients are told to use; the first listener unless given",
+        live: false,
     },
     parse: advertised,
 };
@@ -119,6 +125,7 @@ pub static CONFDIR: Row<PathBuf> = Row {
         default: "/etc/althing",
         value_name: "DIR",
         doc: "Directory that holds conf.d/ and templates/",
+        live: true,
     },
     parse: directory,
 };
@@ -132,6 +139,7 @@ pub static INSECURE: Row<bool> = Row {
         default: "false",
         value_name: "",
         doc: "Allow clients to be served without TLS beyond loopback",
+        live: false,
     },
     parse: switch,
 };
