@@ -142,3 +142,21 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_at_the_stop_is_kept_for_the_end() {
+        let inbox = Inbox::default();
+        let (reply, _answer) = oneshot::channel();
+        inbox.propose(Asked { commands: Vec::new(), reply }).unwrap();
+        inbox.stop();
+        let (reply, _answer) = oneshot::channel();
+        let late = inbox.propose(Asked { commands: Vec::new(), reply });
+        assert_eq!(late, Err(Unserved::Stopping));
+        assert!(inbox.take().is_none());
+        assert_eq!(inbox.take_rest().proposals.len(), 1);
+    }
+}
