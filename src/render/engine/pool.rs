@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! * At most `limits::RENDER_WORKERS_MAX` workers; each runs one render at a time.
-//! * A worker inherits nothing: empty environment, two pipes, no terminal.
+//! * A worker inherits nothing: two pipes, no terminal, no environment but the allocator's.
 //! * A dropped `render` future kills the worker it was using.
 //! * The time of a render is bounded by `limits::RENDER_WALL_MS_MAX`, waiting for a worker aside.
 //!
@@ -143,6 +143,9 @@ impl Pool {
     fn start(&self) -> std::io::Result<Worker> {
         let mut command = tokio::process::Command::new(&self.program);
         command.arg0("althing").arg("render-worker").env_clear().current_dir("/");
+        // The allocator would reserve 1 GiB of addresses before the worker limits them to less;
+        // the next mapping of whatever size would then fail.
+        command.env("MIMALLOC_ARENA_RESERVE", "0");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Its own group: a Ctrl-C at the daemon's terminal is the daemon's affair.
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
