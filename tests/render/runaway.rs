@@ -1,6 +1,7 @@
 //! Hostile values and templates without end: each is stopped, named, and nobody else's trouble.
 
 use crate::common::{Bench, Store, error, until, until_file};
+use althing::base::limits::RENDER_MEMORY_BYTES_MAX;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -121,4 +122,34 @@ async fn a_memory_bomb_is_stopped() {
     let text = "x".repeat(100_000);
     let bomb = format!("{{% set x %}}{LOOPS}{text}{{% endfor %}}{{% endfor %}}{{% endset %}}");
     stops(&bomb, "MiB of memory").await;
+}
+
+/// The allocator's reserve was larger than the limit that was set afterwards: one worker in a
+/// hundred died of the next thing it mapped.
+#[tokio::test]
+async fn a_worker_starts_within_its_limit() {
+    let bench = Bench::new();
+    bench.template("a.tera", "x");
+    bench.resource("a", "");
+    let renderer = bench.start(&Store::new());
+    renderer.first_pass().await;
+    let field = |status: &str, name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_end_matches(" kB").trim().parse().ok()
+    };
+    let mut workers = 0;
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| std::fs::read_to_string(process.path().join(name)).ok();
+        let (Some(line), Some(status)) = (read("cmdline"), read("status")) else { continue };
+        let ours = field(&status, "PPid:") == Some(std::process::id().into());
+        if let Some(peak_kib) = field(&status, "VmPeak:").filter(|_| ours)
+            && line.contains("render-worker")
+        {
+            workers += 1;
+            // Other tests' workers may be at the limit by now, but none was ever above.
+            assert!(peak_kib * 1024 <= RENDER_MEMORY_BYTES_MAX, "{peak_kib} KiB");
+        }
+    }
+    assert!(workers > 0, "no worker was found");
+    renderer.shutdown().await;
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! * At most `limits::RENDER_WORKERS_MAX` workers; each runs one render at a time.
-//! * A worker inherits nothing: empty environment, two pipes, no terminal.
+//! * A worker inherits nothing: two pipes, no terminal, no environment but the allocator's.
 //! * A dropped `render` future kills the worker it was using.
 //! * The time of a render is bounded by `limits::RENDER_WALL_MS_MAX`, waiting for a worker aside.
 //!
