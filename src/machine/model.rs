@@ -184,6 +184,7 @@ impl Tree {
             return Err((102, at));
         }
         let old = self.dir_item(&at);
+        self.make_parents(&at, now)?;
         let item = Item { deadline: deadline(put, now), ..old.clone() };
         self.put(true, &at, item.clone());
         let told = Item { modified: now.revision, ..item };
@@ -681,6 +682,33 @@ proptest! {
         prop_assert_eq!(&members[0].machine.deadlines, &members[1].machine.deadlines);
         let records = members.each_ref().map(|m| live_records(&m.machine.view().read().unwrap().unwrap()));
         prop_assert_eq!(&records[0], &records[1]);
+    }
+}
+
+/// An update of a directory that only keys below it make one once recorded it and not its parents,
+/// which then changed their index with their keys, or went with them.
+#[test]
+fn an_update_of_an_implicit_directory_records_its_parents() {
+    let put = |at: &str| Put {
+        path: path(at),
+        content: Content::File(bytes::Bytes::new()),
+        ttl: None,
+        refresh: false,
+    };
+    let mut pair = Pair::new();
+    for step in [
+        Step::Raw(vec![("/a/b/c/d".to_owned(), Some(String::new()))]),
+        Step::Entry(vec![Command::Update(put("/a/b/c"))]),
+        Step::Entry(vec![Command::Set(put("/a/b/c/a"))]),
+        Step::Raw(vec![("/a/b/c/d".to_owned(), None), ("/a/b/c/a".to_owned(), None)]),
+    ] {
+        pair.step(&step);
+        pair.check_reads();
+    }
+    let reader = pair.bench.machine.view().read().unwrap().unwrap();
+    for at in ["/a", "/a/b", "/a/b/c"] {
+        let directory = reader.get(Space::Dirs, path(at).key()).unwrap().unwrap();
+        assert_eq!(directory.created_index, Revision(2), "{at}");
     }
 }
 

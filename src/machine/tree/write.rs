@@ -80,7 +80,10 @@ impl<B: Base> Workspace<'_, B> {
                 return Err(Rejected::NotAFile(put.path.clone()).into());
             }
             Standing::Explicit(record) => record,
-            Standing::Implicit(first) => self.make_explicit(&put.path, &first),
+            Standing::Implicit(first) => {
+                self.make_parents(&put.path)?;
+                self.make_explicit(&put.path, &first)
+            }
             Standing::Root => return Err(Rejected::RootReadOnly.into()),
         };
         let write = Write {
