@@ -21,7 +21,7 @@ use crate::store::{Reader, View};
 use crate::watch::Interest;
 use arc_swap::ArcSwap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
@@ -83,6 +83,8 @@ pub(super) struct Shared {
     pub(super) reads_alone: AtomicBool,
     pub(super) watches: Watches,
     pub(super) clock: Clock,
+    /// Turns the core has taken: it takes one every tick, whatever happens.
+    pub(super) turns: AtomicU64,
     pub(super) fault: Mutex<Option<Fault>>,
     pub(super) faulted: Notify,
 }
@@ -96,6 +98,7 @@ impl Shared {
             status: ArcSwap::from_pointee(status),
             reads_alone: AtomicBool::new(false),
             clock: Clock::start(),
+            turns: AtomicU64::new(0),
             fault: Mutex::default(),
             faulted: Notify::new(),
         }

@@ -16,6 +16,7 @@
 //! wait for the first byte, and the far longer `CONNECTION_IDLE_MS` everything after it.
 
 use crate::base::limits;
+use crate::sys::pulse::Pulse;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
@@ -106,8 +107,9 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(limits::LISTEN_BACKLOG)
 }
 
-/// Serves each listener with its service until `stop` fires and the connections are drained.
-pub async fn serve<S, B>(listeners: Vec<(TcpListener, S)>, stop: Stop)
+/// Serves each listener with its service until `stop` fires and the connections are drained. The
+/// loop that accepts answers its pulse.
+pub async fn serve<S, B>(listeners: Vec<(TcpListener, S, Pulse)>, stop: Stop)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -117,14 +119,18 @@ where
     B::Error: Into<AnyError>,
 {
     let (mut doors, patience) = (JoinSet::new(), Duration::from_millis(limits::DRAIN_MS));
-    for (listener, service) in listeners {
-        doors.spawn(serve_one(listener, service, stop.clone(), patience));
+    for (listener, service, pulse) in listeners {
+        doors.spawn(serve_one((listener, pulse), service, stop.clone(), patience));
     }
     doors.join_all().await;
 }
 
-async fn serve_one<S, B>(listener: TcpListener, service: S, mut stop: Stop, patience: Duration)
-where
+async fn serve_one<S, B>(
+    (listener, pulse): (TcpListener, Pulse),
+    service: S,
+    mut stop: Stop,
+    patience: Duration,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<AnyError>,
@@ -156,6 +162,7 @@ where
                 }
             },
             Some(ended) = connections.join_next() => report(ended),
+            () = pulse.answer() => {}
             () = stop.stopped() => break,
         }
     }
@@ -287,7 +294,8 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
             }
         });
-        let serving = tokio::spawn(serve_one(listener, service, stop, patience));
+        let serving =
+            tokio::spawn(serve_one((listener, Pulse::default()), service, stop, patience));
         Door { address, stopper, serving, gate, waiting }
     }
 

@@ -69,6 +69,11 @@ fn shown(config: &Config) -> String {
         ),
         ("confdir", config.confdir.value.display().to_string(), &config.confdir.origin),
         ("insecure", config.insecure.value.to_string(), &config.insecure.origin),
+        (
+            "render_timeout",
+            format!("{:?}", config.render_timeout.value),
+            &config.render_timeout.origin,
+        ),
     ];
     let rows = rows.map(|(key, value, origin)| format!("{key} = {value} ({origin})\n"));
     rows.concat()
@@ -83,6 +88,7 @@ listen_client_urls = http://127.0.0.1:2379,http://[::1]:2379 (the default)
 advertise_client_urls =  (the default)
 confdir = /etc/althing (the default)
 insecure = false (the default)
+render_timeout = 30s (the default)
 ";
     assert_eq!(shown(&Host::new().load(&[]).unwrap()), expected);
 }
@@ -122,6 +128,7 @@ listen_client_urls = http://127.0.0.1:1,http://127.0.0.1:2 (DIR/althing.toml:3:2
 advertise_client_urls =  (the default)
 confdir = /flag (--confdir)
 insecure = false (--insecure)
+render_timeout = 30s (the default)
 ";
     let dir = host.dir.path().display().to_string();
     assert_eq!(shown(&config).replace(&dir, "DIR"), expected);
@@ -154,7 +161,7 @@ fn mistakes_in_the_file_show_their_place() {
             "[banana]\n",
             "error: unknown key `banana`\n --> DIR/althing.toml:1:2\n  |\n1 | [banana]\n  |  ^^^^^^\n  \
              = help: known keys are: name, data_dir, listen_client_urls, advertise_client_urls, \
-             confdir, insecure",
+             confdir, insecure, render_timeout",
         ),
         (
             "insecure = 1\n",
