@@ -13,3 +13,4 @@ mod conformance;
 mod files;
 mod promises;
 mod runaway;
+mod shipped;
