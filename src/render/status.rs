@@ -116,7 +116,9 @@ impl Board {
 
 impl Entry {
     fn is_in_place(&self) -> bool {
-        self.status.renders > 0 && self.pass_error.is_none() && self.file_error.is_none()
+        // A revision is set by good passes only.
+        let was_good = self.status.revision > Revision(0);
+        was_good && self.pass_error.is_none() && self.file_error.is_none()
     }
 
     fn shown(&self) -> ResourceStatus {
@@ -143,12 +145,14 @@ mod tests {
             waiting.as_mut().poll(&mut context) == Poll::Ready(())
         };
         assert!(!is_over(), "nothing is listed yet");
-        board.update("a", |status| status.renders = 1);
+        board.update("a", |status| status.revision = Revision(1));
         board.update("b", |_| {});
         board.set_listed();
         assert!(!is_over(), "b had no pass yet");
+        board.update("b", |status| status.renders = 1);
+        assert!(!is_over(), "b had a pass, and is about to say how it went");
         board.set_error("b", Part::Pass, Some("bad".to_owned()));
-        board.update("b", |status| status.renders += 1);
+        board.update("b", |status| status.revision = Revision(1));
         assert!(!is_over(), "b failed");
         board.set_error("b", Part::Reload, Some("owed".to_owned()));
         assert!(!is_over(), "b still failed");

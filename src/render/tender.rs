@@ -159,6 +159,7 @@ impl Tender {
     async fn pass(&mut self) {
         let done = self.shop.pass(&self.resource, &mut self.memory).await;
         let name = &self.resource.name;
+        self.board.update(name, |status| status.renders += 1);
         let error = match done {
             Ok(outcome) => {
                 self.pass_retry.clear();
@@ -182,8 +183,6 @@ impl Tender {
             }
         };
         self.tell(Part::Pass, error);
-        // After its error: one that was never counted has not been in place.
-        self.board.update(&self.resource.name, |status| status.renders += 1);
         self.show_debt();
     }
 
