@@ -11,7 +11,7 @@
 //! main                 the first word decides who the process is
 //! daemon               the story of start and stop
 //! ctl                  the command line: keys, status, render, bench
-//! api    render        5  doors: v2, health, agent   |  templates -> checked files -> reloads
+//! api    render        5  doors: v2, metrics, agent   |  templates -> checked files -> reloads
 //! node                 4  the running member, and the waist: Handle
 //! replica              3  consensus around raft::RawNode, without clock or sockets
 //! watch                3  who waits for what; cursors over history

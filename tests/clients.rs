@@ -181,13 +181,11 @@ fn etcdctl_works_without_asking_for_members() {
 }
 
 #[test]
-#[ignore = "needs /v2/members"]
 fn etcdctl_works() {
     etcdctl_does_everyday_work(&[]);
 }
 
 #[test]
-#[ignore = "needs /v2/members"]
 fn etcdctl_prints_what_it_prints_with_etcd() {
     let (Some(etcdctl), Some(python)) = (program("etcdctl"), program("python3")) else { return };
     let daemon = Daemon::start_with("etcdctl-replay", &["--name", "n1"]);
@@ -244,7 +242,6 @@ fn python_etcd_works() {
 }
 
 #[test]
-#[ignore = "needs /v2/members, /v2/machines, /v2/stats/self and /version"]
 fn python_etcd_finds_the_members() {
     python_does_everyday_work(&["members"]);
 }

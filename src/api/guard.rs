@@ -1,16 +1,17 @@
 //! Who is asking: a client, or a web page in somebody's browser?
 //!
 //! A browser lets any page send requests to any address, also to this host's loopback, and a page
-//! can make its own name resolve to it. Browsers tell on themselves by two headers: `Origin` names
-//! the page, `Host` the name that was looked up. So a request with an origin that is not allowed
-//! is refused, and on a loopback listener also one for a host name that is not this host's.
+//! can make its own name resolve to it. Browsers tell on themselves by three headers: `Origin`
+//! names the page, `Sec-Fetch-Site` says that it is another site's, `Host` is the name that was
+//! looked up. So a request with an origin that is not allowed, or from another site, is refused,
+//! and on a loopback listener also one for a host name that is not this host's.
 //!
 //! Invariant: without configuration no web page gets an answer, nor does anything it asks for
 //! happen.
 
 use crate::api::reply::{self, Response};
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 use std::net::IpAddr;
 
@@ -53,6 +54,9 @@ impl Policy {
         let origin = request.headers().get(header::ORIGIN);
         match (&self.cors, origin) {
             (Cors::Any, _) => Ok(Some(HeaderValue::from_static("*"))),
+            (Cors::Off | Cors::Listed(_), None) if is_cross_site(request) => {
+                Err(refusal("requests that other web sites cause are refused\n"))
+            }
             (Cors::Off | Cors::Listed(_), None) => Ok(None),
             (Cors::Listed(allowed), Some(origin))
                 if allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) =>
@@ -79,6 +83,14 @@ pub(super) fn allow(response: &mut Response, origin: HeaderValue) {
 
 fn refusal(why: &'static str) -> Box<Response> {
     Box::new(reply::text(StatusCode::FORBIDDEN, Bytes::from_static(why.as_bytes())))
+}
+
+/// Whether a browser says that another site's page caused a request, which then may lack an
+/// `Origin`: an image, a link.
+fn is_cross_site<B>(request: &Request<B>) -> bool {
+    const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let site = request.headers().get(SITE).map(HeaderValue::as_bytes);
+    !matches!(site, None | Some(b"none" | b"same-origin"))
 }
 
 /// The host a request is for, without port: HTTP/1 has a header for it, HTTP/2 the authority.
@@ -126,6 +138,23 @@ mod tests {
             assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{host}");
         }
         assert!(Policy::default().admit(&request("evil.example", None)).is_ok());
+    }
+
+    #[test]
+    fn what_another_site_causes_is_refused_without_an_origin_too() {
+        let from = |site: &str| {
+            let builder = Request::builder().uri("/v2/keys/a").header("host", "localhost");
+            builder.header("sec-fetch-site", site).body(()).unwrap()
+        };
+        for site in ["cross-site", "same-site", ""] {
+            let refused = Policy::default().admit(&from(site)).unwrap_err();
+            assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{site}");
+        }
+        for site in ["none", "same-origin"] {
+            assert!(Policy::default().admit(&from(site)).is_ok(), "{site}");
+        }
+        let any = Policy { cors: Cors::Any, hosts: None };
+        assert!(any.admit(&from("cross-site")).is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Health is a linearizable read: it answers whether this member can serve, not whether its
 //! process runs. The shapes are etcd 3.5's, newlines (or none) included.
 //!
-//! Deliberately not here: metrics, and alarms, which do not exist yet.
+//! Deliberately not here: metrics (`metrics`), and alarms, which do not exist yet.
 
 use crate::api::Tree;
 use crate::base::limits::HEALTH_TIMEOUT_MS;
@@ -15,17 +15,21 @@ use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
 /// The etcd whose APIs the doors speak; clients choose what to ask by these numbers.
-const VERSION: &str = r#"{"etcdserver":"3.5.0","etcdcluster":"3.5.0"}"#;
+pub(super) const ETCD_VERSION: &str = "3.5.0";
 
 /// The filters of this API.
 pub(super) fn tree(node: Handle, insecure: bool) -> Tree {
     let version = warp::path!("version")
         .and(warp::get())
-        .map(|| warp::reply::with_header(VERSION, "content-type", "application/json"))
+        .map(|| warp::reply::with_header(version(), "content-type", "application/json"))
         .map(Reply::into_response);
     let health =
         warp::path!("health").and(warp::get()).and_then(move || health(node.clone(), insecure));
     version.or(health).unify().boxed()
+}
+
+fn version() -> String {
+    format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{ETCD_VERSION}"}}"#)
 }
 
 async fn health(node: Handle, insecure: bool) -> Result<Response, Infallible> {

@@ -1,14 +1,18 @@
 //! Floor 5: the doors. HTTP is known here and nowhere below.
 //!
 //! `service` makes the hyper service of one listener. A request passes the guard (is this a
-//! client, or somebody's web page?), is routed by its first path segments, and every answer gets
-//! the CORS headers, if there are any to give. The keys of v2 come first and straight: they are
-//! the hot path. The rest are small warp filter trees, one an API (`health`, `agent`).
+//! client, or somebody's web page?), is routed by its first path segments, and every answer is
+//! counted and gets the CORS headers, if there are any to give. The keys of v2 come first and
+//! straight: they are the hot path. What has no more than a path to look at is a small warp filter
+//! tree, one an API (`health`, `agent`).
 //!
 //! ```text
-//! sys::listen -> guard -> /v2/keys…      -> v2::keys -> node::Handle
-//!                      -> /version …     -> health
-//!                      -> /althing/v1/…  -> agent
+//! sys::listen -> guard -> /v2/keys…            -> v2::keys -> node::Handle
+//!                      -> /v2/members, stats … -> v2::members, v2::stats
+//!                      -> /version, /health    -> health
+//!                      -> /metrics             -> metrics
+//!                      -> /althing/v1/…        -> agent
+//!                      -> /                    -> front
 //!                      -> 404
 //! ```
 //!
@@ -20,15 +24,21 @@
 //! Deliberately not here: sockets (`sys::listen`), what an operation means (`machine`).
 
 pub mod agent;
+mod body;
+mod front;
 mod guard;
 mod health;
+mod metrics;
 mod reply;
+mod traffic;
 pub mod v2;
 
 pub use agent::RendererStatus;
 pub use guard::{Cors, Policy};
 pub use reply::{Body, Response};
 
+use crate::api::metrics::Metrics;
+use crate::api::traffic::{Row, Traffic};
 use crate::node::Handle;
 use crate::sys::listen::Stop;
 use crate::wire::form;
@@ -50,7 +60,12 @@ const KEYS: &str = "/v2/keys";
 
 /// What the doors of every listener share.
 pub struct Doors {
+    node: Handle,
     keys: v2::Keys,
+    members: v2::Members,
+    stats: v2::Stats,
+    metrics: Metrics,
+    traffic: Arc<Traffic>,
     health: Tree,
     agent: Tree,
 }
@@ -62,11 +77,27 @@ impl Doors {
     #[must_use]
     pub fn new(node: Handle, renderer: RendererStatus, stop: Stop, insecure: bool) -> Self {
         let health = health::tree(node.clone(), insecure);
-        let agent = agent::tree(node.clone(), renderer);
-        Self { keys: v2::Keys::new(node, stop), health, agent }
+        let traffic = Arc::new(Traffic::default());
+        Self {
+            keys: v2::Keys::new(node.clone(), stop, Arc::clone(&traffic)),
+            members: v2::Members::new(node.clone()),
+            stats: v2::Stats::new(node.clone(), Arc::clone(&traffic)),
+            metrics: Metrics::new(node.clone(), Arc::clone(&renderer), Arc::clone(&traffic)),
+            agent: agent::tree(node.clone(), renderer),
+            health,
+            traffic,
+            node,
+        }
     }
 
     async fn answer(&self, policy: &Policy, request: Request<Incoming>) -> Response {
+        let row = Row::of(request.method());
+        let response = self.guarded(policy, request).await;
+        self.traffic.answered(row, response.status());
+        response
+    }
+
+    async fn guarded(&self, policy: &Policy, request: Request<Incoming>) -> Response {
         let origin = match policy.admit(&request) {
             Ok(origin) => origin,
             Err(refusal) => return *refusal,
@@ -94,12 +125,44 @@ impl Doors {
             let (parts, body) = request.into_parts();
             return self.keys.serve_key(&parts, body, &path[KEYS.len()..]).await;
         }
-        let first = path.split(|byte| *byte == b'/').nth(1).unwrap_or_default();
-        match first {
+        // Only members tell a trailing slash from none.
+        let has_slash = request.uri().path().ends_with('/') && !path.is_empty();
+        let mut segments = path.split(|byte| *byte == b'/').skip(1);
+        match segments.next().unwrap_or_default() {
+            b"v2" => self.route_v2(request, &path, has_slash).await,
             b"version" | b"health" => through(&self.health, request).await,
             b"althing" => through(&self.agent, request).await,
+            b"metrics" if segments.next().is_none() && !has_slash => self.metrics.page(),
+            b"" => only_read(request.method(), || front::page(&self.node.status())),
             _ => reply::not_found(),
         }
+    }
+
+    async fn route_v2(&self, request: Request<Incoming>, path: &[u8], has_slash: bool) -> Response {
+        const MEMBERS: &[u8] = b"/v2/members";
+        if let Some(rest) = path.strip_prefix(MEMBERS).filter(|rest| is_segment_end(rest)) {
+            let rest = if has_slash { [rest, b"/"].concat() } else { rest.to_vec() };
+            let (parts, body) = request.into_parts();
+            return self.members.serve(&parts, body, &rest).await;
+        }
+        let method = request.method();
+        match path {
+            _ if has_slash => reply::not_found(),
+            b"/v2/machines" => only_read(method, || v2::machines(&self.node.status())),
+            b"/v2/leader" => only_read(method, || v2::leader(&self.node.status())),
+            _ => match path.strip_prefix(b"/v2/stats/") {
+                Some(name) => self.stats.serve(method, name),
+                None => reply::not_found(),
+            },
+        }
+    }
+}
+
+/// Answers a method that only reads.
+fn only_read(method: &Method, answer: impl FnOnce() -> Response) -> Response {
+    match *method {
+        Method::GET | Method::HEAD => answer(),
+        _ => reply::method_not_allowed("GET,HEAD"),
     }
 }
 

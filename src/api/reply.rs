@@ -94,6 +94,15 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
     response
 }
 
+/// A JSON text.
+pub(super) fn json(status: StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(Body::whole(body));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 /// A page of plain text.
 pub(super) fn text(status: StatusCode, body: Bytes) -> Response {
     const NOSNIFF: (HeaderName, HeaderValue) =

@@ -125,10 +125,10 @@ pub const HEALTH_TIMEOUT_MS: u64 = 1_000;
 /// Request headers in bytes.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// Time a client may take to send its first byte.
+/// Time a client may take to send its first byte, and then the rest of a request's head.
 pub const HEADER_TIMEOUT_MS: u64 = 10_000;
 
-/// Connections of the client listener.
+/// Connections of all client listeners together.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
 /// Connections the kernel holds for a listener that is busy accepting others.
@@ -353,6 +353,21 @@ pub const WATCHDOG_LOOKS: u32 = 3;
 
 /// Names of failing files in a line of status; the rest is a number.
 pub const STATUS_NAMES_MAX: usize = 3;
+/// KiB of addresses the allocator of a template worker reserves at a time.
+pub const RENDER_ARENA_KIB: u64 = 32 * 1024;
 
 /// Pause between tries of a checkpoint that found the disk full.
 pub const CHECKPOINT_RETRY_MS: u64 = 200;
+
+/// Descriptors kept back from clients: log, database, peers, and what templates and their commands
+/// open.
+pub const DESCRIPTORS_RESERVED: usize = 256;
+
+/// Connections that are taken however few descriptors there are: an operator must get in.
+pub const CONNECTIONS_MIN: usize = 16;
+
+/// Time a request body may take before its pace counts.
+pub const BODY_GRACE_MS: u64 = 10_000;
+
+/// The slowest pace of a request body, in bytes per second: a phone's worst link is faster.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1_000;

@@ -55,7 +55,7 @@ impl Surroundings {
     /// Those of this process.
     #[must_use]
     pub fn of_this_process() -> Self {
-        // Not from /proc: a sandbox may hide that part of it.
+        // Not from /proc/sys: a sandbox may hide it.
         let system = rustix::system::uname();
         Self {
             hostname: system.nodename().to_string_lossy().into_owned(),

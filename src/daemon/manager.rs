@@ -190,7 +190,7 @@ fn listed(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{ClusterId, LogIndex, MemberId, Revision, Term};
+    use crate::base::{ClusterId, LogIndex, MemberId, Revision, Term, WallTime};
     use crate::node::Role;
 
     fn file(name: &str, ok: bool, renders: u64) -> ResourceStatus {
@@ -231,6 +231,8 @@ mod tests {
             term: Term(3),
             applied: LogIndex(9),
             revision: Revision(7),
+            leader_since: WallTime(0),
+            started: WallTime(0),
         };
         assert_eq!(status_line(&node, true, "x"), "leader, term 3, revision 7, x");
         assert_eq!(status_line(&node, false, "x"), "degraded: x; leader, term 3, revision 7");

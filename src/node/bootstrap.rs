@@ -88,6 +88,8 @@ pub(super) struct Opened {
     pub(super) boot: BootId,
     pub(super) replica: Replica<Lmdb>,
     pub(super) wal: Wal<FileMedium>,
+    /// The database below `replica`, for its size.
+    pub(super) base: Lmdb,
 }
 
 /// Opens the data directory, or makes a cluster of one in an empty one.
@@ -97,7 +99,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, NodeError> {
     let base = Lmdb::open(&state_dir).map_err(state)?;
     let machine = match Machine::open(base.clone()).map_err(state)? {
         Some(machine) => machine,
-        None => Machine::create(base, genesis()?).map_err(state)?,
+        None => Machine::create(base.clone(), genesis()?).map_err(state)?,
     };
     let (cluster, member) = (machine.cluster(), machine.member());
     let (wal, recovered) = open_log(options, Identity { cluster, member }, machine.applied())?;
@@ -105,7 +107,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, NodeError> {
     let config = Config { member, boot, seed: random()?, base_made_at: GENESIS.0 };
     let replica = Replica::open(config, machine, recovered)
         .map_err(|source| NodeError::Mismatch { path: options.data_dir.clone(), source })?;
-    Ok(Opened { cluster, member, boot, replica, wal })
+    Ok(Opened { cluster, member, boot, replica, wal, base })
 }
 
 /// A new cluster of one new member.

@@ -7,22 +7,25 @@ use crate::base::limits::CHECKPOINT_RETRY_MS;
 use crate::base::report::chain;
 use crate::node::driver::Finished;
 use crate::node::handle::Shared;
-use crate::node::inbox::Inbox;
 use crate::store::checkpoint::{Checkpoint, Written};
 use crate::store::env::Lmdb;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Writes a checkpoint; waits and tries again while the disk is full. A failed attempt changed
 /// nothing, and the next one writes every page again.
-fn run(checkpoint: &Checkpoint<Lmdb>, inbox: &Inbox) -> Result<Written, Fault> {
+fn run(checkpoint: &Checkpoint<Lmdb>, shared: &Shared) -> Result<Written, Fault> {
     let mut warned = false;
     loop {
+        let began = Instant::now();
         let fault = match checkpoint.run() {
-            Err(fault) if fault.is_no_space() && !inbox.is_stopping() => fault,
-            ended => return ended,
+            Err(fault) if fault.is_no_space() && !shared.inbox.is_stopping() => fault,
+            ended => {
+                shared.meters.checkpoints.record(began.elapsed());
+                return ended;
+            }
         };
         if !warned {
             tracing::error!("{}: the checkpoint waits until there is space", chain(&fault));
@@ -45,7 +48,7 @@ impl Checkpointer {
         let shared = Arc::clone(shared);
         let thread = Builder::new().name("checkpoint".into()).spawn(move || {
             for checkpoint in queue {
-                let written = run(&checkpoint, &shared.inbox);
+                let written = run(&checkpoint, &shared);
                 // The core frees what it made: an allocator gives such pages back at once.
                 shared.inbox.finished(Finished::Checkpoint(checkpoint, written));
             }

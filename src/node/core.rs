@@ -33,7 +33,7 @@ impl Core {
         options: Options,
     ) -> Result<(Arc<Self>, JoinHandle<()>), NodeError> {
         let status = Status::new(opened.cluster, opened.member, options);
-        let shared = Arc::new(Shared::new(opened.replica.view(), status));
+        let shared = Arc::new(Shared::new(opened.replica.view(), opened.base.clone(), status));
         let checkpointer = Checkpointer::start(&shared).map_err(NodeError::System)?;
         let driver = Driver::new(opened, Arc::clone(&shared), checkpointer);
         let core = Arc::new(Self { shared, driver: Mutex::new(Some(driver)) });

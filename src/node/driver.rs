@@ -14,6 +14,7 @@ use crate::base::{BootId, Fault, LogIndex, MemberId, Sequence};
 use crate::machine::Proposal;
 use crate::node::bootstrap::Opened;
 use crate::node::checkpointer::Checkpointer;
+use crate::node::clock;
 use crate::node::handle::{Shared, Status, Unserved};
 use crate::node::inbox::{Asked, AskedRead, Waiting};
 use crate::replica::{
@@ -139,6 +140,9 @@ impl Driver {
             self.handle(Input::Tick)?;
         }
         self.next_tick = now + Duration::from_millis(TICK_MS);
+        let (committed, machine) = (self.replica.status().committed, self.replica.machine());
+        let (overlay, history) = (machine.overlay_bytes(), machine.history().bytes);
+        self.shared.meters.ticked(committed, overlay, history);
         self.write_stalled()
     }
 
@@ -208,6 +212,7 @@ impl Driver {
         match output {
             Output::WriteLog { job, batch } => return self.write_log(job, batch),
             Output::Publish { view, changes } => {
+                self.shared.meters.published(&changes);
                 self.shared.clock.learn(self.replica.machine().clock());
                 self.shared.view.store(Arc::new(view));
                 self.woken.extend(self.shared.watches.publish(changes));
@@ -247,6 +252,7 @@ impl Driver {
                 let began = Instant::now();
                 self.wal.sync().map_err(log_fault)?;
                 self.last_flush = began.elapsed();
+                self.shared.meters.flushes.record(self.last_flush);
             }
             Err(full) if full.is_no_space() => {
                 if !self.was_full {
@@ -292,7 +298,12 @@ impl Driver {
             Some(leader) => tracing::info!("{} of term {term}, led by {leader}", role.name()),
             None => tracing::info!("{} of term {term}, without a leader", role.name()),
         }
-        self.shared.status.store(Arc::new(Status { role, leader, term, ..Status::clone(&old) }));
+        let mut status = Status { role, leader, term, ..Status::clone(&old) };
+        if leader != old.leader || (leader.is_some() && term != old.term) {
+            status.leader_since = clock::wall();
+            leader.iter().for_each(|_| self.shared.meters.leader_came());
+        }
+        self.shared.status.store(Arc::new(status));
     }
 
     /// The end: a polite one brings what is applied into a last checkpoint, so that the next start

@@ -14,6 +14,7 @@ use crate::node::Options;
 use crate::node::clock::{self, Clock};
 use crate::node::core::Core;
 use crate::node::inbox::{Asked, AskedRead, Inbox};
+use crate::node::meters::{Figures, Meters};
 use crate::node::watches::{Watcher, Watches};
 use crate::replica::Role;
 use crate::store::env::Lmdb;
@@ -66,6 +67,10 @@ pub struct Status {
     pub role: Role,
     /// The leader, if one is known.
     pub leader: Option<MemberId>,
+    /// When it became known, by this host's wall clock: for display.
+    pub leader_since: WallTime,
+    /// When this process began, likewise.
+    pub started: WallTime,
     /// The term.
     pub term: Term,
     /// The last entry applied here.
@@ -85,12 +90,14 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// Turns the core has taken: it takes one every tick, whatever happens.
     pub(super) turns: AtomicU64,
+    pub(super) meters: Meters,
+    base: Lmdb,
     pub(super) fault: Mutex<Option<Fault>>,
     pub(super) faulted: Notify,
 }
 
 impl Shared {
-    pub(super) fn new(view: View<Lmdb>, status: Status) -> Self {
+    pub(super) fn new(view: View<Lmdb>, base: Lmdb, status: Status) -> Self {
         Self {
             inbox: Inbox::default(),
             watches: Watches::new(&view),
@@ -99,6 +106,8 @@ impl Shared {
             reads_alone: AtomicBool::new(false),
             clock: Clock::start(),
             turns: AtomicU64::new(0),
+            meters: Meters::default(),
+            base,
             fault: Mutex::default(),
             faulted: Notify::new(),
         }
@@ -126,6 +135,8 @@ impl Status {
             client_urls: options.client_urls,
             role: Role::Follower,
             leader: None,
+            leader_since: WallTime(0),
+            started: clock::wall(),
             term: Term(0),
             applied: LogIndex(0),
             revision: Revision(0),
@@ -179,6 +190,13 @@ impl Handle {
     /// # Errors
     /// When the cluster gave no verdict: see `Unserved` for whether it may have happened.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Answer, Unserved> {
+        let counted = self.core.shared.meters.begin(&commands);
+        let end = self.ask(commands).await;
+        counted.ended(&end);
+        end
+    }
+
+    async fn ask(&self, commands: Vec<Command>) -> Result<Answer, Unserved> {
         let (reply, answer) = oneshot::channel();
         self.core.shared.inbox.propose(Asked { commands, reply })?;
         self.core.attend();
@@ -221,6 +239,14 @@ impl Handle {
     pub fn status(&self) -> Status {
         let (known, view) = (self.core.shared.status.load(), self.core.shared.view.load());
         Status { applied: view.applied, revision: view.revision, ..Status::clone(&known) }
+    }
+
+    /// What this member has counted: the numbers behind `status`, for monitoring.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let shared = &self.core.shared;
+        let compacted = shared.view.load().compacted;
+        shared.meters.figures(compacted, shared.watches.count(), shared.base.used_bytes())
     }
 
     /// Cluster time and wall time now, to say how long a key has to live.

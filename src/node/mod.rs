@@ -26,10 +26,12 @@ mod core;
 mod driver;
 mod handle;
 mod inbox;
+mod meters;
 mod watches;
 
 pub use bootstrap::NodeError;
 pub use handle::{Handle, ReadMode, ReadState, Status, Unserved};
+pub use meters::{Durations, Figures, Tally};
 pub use watches::{WatchLost, Watcher};
 
 pub use crate::replica::Role;

@@ -30,6 +30,11 @@ impl Watches {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many watch.
+    pub(super) fn count(&self) -> usize {
+        self.hub().watchers()
+    }
+
     /// Says what happened, and who has to be woken for it. The View must be published already.
     #[must_use]
     pub(super) fn publish(&self, changes: Vec<Change>) -> Vec<Arc<Notify>> {

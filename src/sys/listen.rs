@@ -7,19 +7,23 @@
 //! `limits::DRAIN_MS` is cut.
 //!
 //! Invariants:
-//! * At most `limits::CONNECTIONS_MAX` connections a listener; one more is told 503 and closed.
+//! * At most `limits::CONNECTIONS_MAX` connections, and never so many that the rest of the process
+//!   lacks descriptors; one more is told 503 and closed.
+//! * A client has `limits::HEADER_TIMEOUT_MS` for its first byte, and as long for the rest of a
+//!   request's head (`pace`).
 //! * A panic in a request ends that connection alone.
 //! * `serve` returns only when every task it started has ended.
 //!
-//! Deliberately not here: paths, TLS, who may connect. hyper's own header timeout also closes
-//! idle keep-alive connections and costs a timer a request, so `HEADER_TIMEOUT_MS` bounds the
-//! wait for the first byte, and the far longer `CONNECTION_IDLE_MS` everything after it.
+//! Deliberately not here: paths, TLS, who may connect. hyper's own header timeout closes
+//! connections that rest for `limits::CONNECTION_IDLE_MS`.
 
 use crate::base::limits;
+use crate::sys::pace::{Held, Pace, Paced, Turn};
 use crate::sys::pulse::Pulse;
+use crate::sys::usage;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -114,15 +118,29 @@ where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<AnyError>,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<AnyError>,
 {
     let (mut doors, patience) = (JoinSet::new(), Duration::from_millis(limits::DRAIN_MS));
+    let places = Arc::new(Semaphore::new(places(usage::descriptors_max())));
     for (listener, service, pulse) in listeners {
-        doors.spawn(serve_one((listener, pulse), service, stop.clone(), patience));
+        doors.spawn(serve_one(
+            (listener, pulse),
+            service,
+            stop.clone(),
+            patience,
+            Arc::clone(&places),
+        ));
     }
     doors.join_all().await;
+}
+
+/// Connections a process with so many descriptors takes.
+fn places(descriptors_max: u64) -> usize {
+    let descriptors = usize::try_from(descriptors_max).unwrap_or(usize::MAX);
+    let spare = descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED);
+    spare.clamp(limits::CONNECTIONS_MIN, limits::CONNECTIONS_MAX)
 }
 
 async fn serve_one<S, B>(
@@ -130,16 +148,16 @@ async fn serve_one<S, B>(
     service: S,
     mut stop: Stop,
     patience: Duration,
+    places: Arc<Semaphore>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<AnyError>,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<AnyError>,
 {
     let (http, graceful) = (Arc::new(http()), GracefulShutdown::new());
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -220,20 +238,28 @@ async fn converse<S, B>(
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send,
     S::Error: Into<AnyError>,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<AnyError>,
 {
     const TLS_HANDSHAKE: u8 = 0x16;
+    // Methods begin with P too: PUT, POST, PATCH.
+    const HTTP2_PREFACE: &[u8] = b"PRI";
     // Answers are small and whole: waiting for more to send only adds latency.
     let _ = stream.set_nodelay(true);
-    let mut first = [0];
+    let mut first = [0; HTTP2_PREFACE.len()];
     let patience = Duration::from_millis(limits::HEADER_TIMEOUT_MS);
     match tokio::time::timeout(patience, stream.peek(&mut first)).await {
-        Ok(Ok(1)) if first == [TLS_HANDSHAKE] => {
+        Ok(Ok(1..)) if first.first() == Some(&TLS_HANDSHAKE) => {
             tracing::warn!(%peer, "a client speaks TLS here: this listener is plain http://");
         }
-        Ok(Ok(1)) => {
+        Ok(Ok(1..)) => {
+            let pace = Arc::new(Pace::default());
+            let stream = Paced::new(stream, Arc::clone(&pace), first == HTTP2_PREFACE);
+            let service = service_fn(move |request| {
+                let (turn, answering) = (Turn::begin(&pace), service.call(request));
+                async move { Ok::<_, S::Error>(answering.await?.map(|body| Held::new(body, turn))) }
+            });
             let connection = http.serve_connection(TokioIo::new(stream), service);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(%peer, error, "connection ended early");
@@ -248,7 +274,7 @@ async fn converse<S, B>(
 fn turn_away(stream: &TcpStream, peer: SocketAddr) {
     const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
         Retry-After: 1\r\nContent-Length: 0\r\n\r\n";
-    tracing::warn!(%peer, max = limits::CONNECTIONS_MAX, "too many connections: turned one away");
+    tracing::warn!(%peer, "too many connections: turned one away");
     let _ = stream.try_write(FULL);
 }
 
@@ -257,11 +283,11 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use http_body_util::Full;
-    use hyper::service::service_fn;
     use std::convert::Infallible;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const DEADLINE: Duration = Duration::from_secs(20);
+    const PLACES: usize = 8;
 
     struct Door {
         address: SocketAddr,
@@ -294,8 +320,9 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
             }
         });
+        let places = Arc::new(Semaphore::new(PLACES));
         let serving =
-            tokio::spawn(serve_one((listener, Pulse::default()), service, stop, patience));
+            tokio::spawn(serve_one((listener, Pulse::default()), service, stop, patience, places));
         Door { address, stopper, serving, gate, waiting }
     }
 
@@ -324,6 +351,33 @@ mod tests {
         two.read_exact(&mut frame).await.unwrap();
         assert_eq!(frame[3], 4, "the first frame is not SETTINGS: {frame:?}");
         assert_eq!(hear(say(door.address, b"\x16\x03\x01\x02\0").await).await, "");
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_told_so() {
+        let door = door();
+        let mut held = Vec::new();
+        for _ in 0..PLACES {
+            held.push(say(door.address, b"GET /slow HTTP/1.1\r\n\r\n").await);
+        }
+        let all = door.waiting.acquire_many(u32::try_from(PLACES).unwrap());
+        tokio::time::timeout(DEADLINE, all).await.unwrap().unwrap().forget();
+        let refused = hear(TcpStream::connect(door.address).await.unwrap()).await;
+        assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Retry-After: 1"));
+        door.gate.add_permits(PLACES);
+        drop(held);
+        let begin = tokio::time::Instant::now();
+        while !hear(say(door.address, b"GET / HTTP/1.0\r\n\r\n").await).await.ends_with("hello") {
+            assert!(begin.elapsed() < DEADLINE, "places do not become free again");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn the_rest_of_the_process_keeps_descriptors() {
+        assert_eq!(places(1_024), 1_024 - limits::DESCRIPTORS_RESERVED);
+        assert_eq!(places(64), limits::CONNECTIONS_MIN);
+        assert_eq!(places(u64::MAX), limits::CONNECTIONS_MAX);
     }
 
     #[tokio::test]

@@ -11,4 +11,6 @@ pub mod file;
 pub mod http;
 pub mod listen;
 pub mod notify;
+mod pace;
 pub mod pulse;
+pub mod usage;

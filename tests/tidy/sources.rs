@@ -47,6 +47,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("raft", &["store", "replica"]),
     ("crossbeam_skiplist", &["store"]),
     ("warp", &["api"]),
+    ("prometheus_client", &["api"]),
     ("tera", &["render"]),
     ("notify", &["render", "daemon"]),
     ("clap", &["config", "ctl", "main"]),

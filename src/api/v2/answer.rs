@@ -5,17 +5,18 @@
 //! * An error's `index` is 0 when the request never reached the store.
 //! * What went wrong inside is logged, not told.
 
+use crate::api::body::BadBody;
 use crate::api::reply::{Body, Response};
-use crate::base::{ClusterTime, Fault, LogIndex, Rejected, Revision, Term, WallTime, limits};
+use crate::base::{ClusterTime, Fault, LogIndex, Rejected, Revision, Term, WallTime};
 use crate::machine::Node;
-use crate::node::Unserved;
+use crate::node::{Status, Unserved};
 use crate::wire::form::BadForm;
 use crate::wire::v2::{self, ErrorBody};
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
-const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+pub(super) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
 const RAFT_INDEX: HeaderName = HeaderName::from_static("x-raft-index");
 const RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
@@ -34,8 +35,10 @@ pub(super) struct Stand {
 pub(super) enum Refused {
     /// It cannot be meant.
     Form(BadForm),
-    /// Its body is larger than `limits::BODY_BYTES_MAX`.
-    TooLarge,
+    /// Its body or its value is larger than allowed; holds what exactly.
+    TooLarge(String),
+    /// Its body came too slowly.
+    TooSlow(String),
     /// The store says no.
     Rejected(Rejected, Revision),
     /// The cluster gave no verdict.
@@ -50,6 +53,17 @@ impl From<BadForm> for Refused {
     }
 }
 
+impl From<BadBody> for Refused {
+    fn from(bad: BadBody) -> Self {
+        let cause = bad.to_string();
+        match bad {
+            BadBody::TooLarge => Self::TooLarge(cause),
+            BadBody::TooSlow => Self::TooSlow(cause),
+            BadBody::Broken(_) => Self::Form(BadForm::unreadable(cause)),
+        }
+    }
+}
+
 impl From<Unserved> for Refused {
     fn from(unserved: Unserved) -> Self {
         Self::Unserved(unserved)
@@ -60,6 +74,12 @@ impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
+}
+
+/// The cluster's id as every answer of v2 shows it.
+pub(super) fn cluster_header(status: &Status) -> HeaderValue {
+    let cluster = status.cluster.to_string();
+    HeaderValue::from_str(&cluster).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
 /// A success.
@@ -100,13 +120,18 @@ pub(super) fn refusal(cluster: &HeaderValue, refused: &Refused) -> Response {
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CLUSTER_ID, cluster.clone());
     headers.insert(ETCD_INDEX, index.0.into());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 
 fn status_of(refused: &Refused) -> StatusCode {
     match refused {
         Refused::Form(_) => StatusCode::BAD_REQUEST,
-        Refused::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Refused::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+        Refused::Unserved(Unserved::Busy) => StatusCode::SERVICE_UNAVAILABLE,
         Refused::Unserved(_) | Refused::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Refused::Rejected(rejected, _) => match rejected {
             Rejected::NotFound(_) => StatusCode::NOT_FOUND,
@@ -129,7 +154,7 @@ fn words_of(refused: &Refused) -> (u16, String) {
     const INTERNAL: u16 = 300;
     match refused {
         Refused::Form(bad) => (bad.code, bad.message().into()),
-        Refused::TooLarge => (210, "Invalid POST form".into()),
+        Refused::TooLarge(_) | Refused::TooSlow(_) => (210, "Invalid POST form".into()),
         Refused::Rejected(rejected, _) => match rejected.v2_code() {
             INTERNAL => (INTERNAL, "Raft Internal Error".into()),
             code => (code, rejected.to_string()),
@@ -141,10 +166,7 @@ fn words_of(refused: &Refused) -> (u16, String) {
 fn cause_of(refused: &Refused) -> String {
     match refused {
         Refused::Form(bad) => bad.cause.clone(),
-        Refused::TooLarge => {
-            let max = limits::BODY_BYTES_MAX;
-            format!("http: POST too large: at most {max} bytes are allowed")
-        }
+        Refused::TooLarge(cause) | Refused::TooSlow(cause) => cause.clone(),
         // etcd's members keep user keys below a prefix, and cutting it off the root leaves this.
         Refused::Rejected(Rejected::NotAFile(path), _) if path.is_root() => String::new(),
         Refused::Rejected(rejected, _) => rejected.cause(),
@@ -159,9 +181,11 @@ fn cause_of(refused: &Refused) -> String {
 fn index_of(refused: &Refused) -> Revision {
     match refused {
         Refused::Rejected(_, revision) => *revision,
-        Refused::Form(_) | Refused::TooLarge | Refused::Unserved(_) | Refused::Fault(_) => {
-            Revision(0)
-        }
+        Refused::Form(_)
+        | Refused::TooLarge(_)
+        | Refused::TooSlow(_)
+        | Refused::Unserved(_)
+        | Refused::Fault(_) => Revision(0),
     }
 }
 
@@ -209,5 +233,21 @@ impl v2::Node for Node {
 
     fn created_index(&self) -> Revision {
         self.created_index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_asks_to_come_again() {
+        let cluster = HeaderValue::from_static("1");
+        let answer = refusal(&cluster, &Refused::Unserved(Unserved::Busy));
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers().get(RETRY_AFTER), Some(&HeaderValue::from_static("1")));
+        let answer = refusal(&cluster, &Refused::Unserved(Unserved::NoLeader));
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(answer.headers().get(RETRY_AFTER).is_none());
     }
 }

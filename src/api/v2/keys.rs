@@ -6,12 +6,15 @@
 //!
 //! Invariants:
 //! * A form that cannot be meant never reaches the node.
-//! * A body is read up to `limits::BODY_BYTES_MAX`, and only when it is a form that counts.
+//! * A body is read only when it is a form that counts.
 //!
 //! Source: etcd's `etcdserver/api/v2http/client.go`, and contract keys-api sections 1 to 9.
 
+use crate::api::body;
 use crate::api::reply::{self, Body, Response};
+use crate::api::traffic::Traffic;
 use crate::api::v2::answer::{self, Refused, Stand};
+use crate::api::v2::registry;
 use crate::api::v2::watch::{Events, Watch};
 use crate::base::path::BadPath;
 use crate::base::{Fault, KeyPath, Rejected, Revision, limits};
@@ -22,17 +25,18 @@ use crate::sys::listen::Stop;
 use crate::watch::Interest;
 use crate::wire::form::{self, BadForm, Parameters};
 use crate::wire::v2;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
+use std::sync::Arc;
 
 /// The keys API of one node.
 pub struct Keys {
     node: Handle,
     stop: Stop,
+    traffic: Arc<Traffic>,
     /// The cluster's id as every answer shows it.
     cluster: HeaderValue,
 }
@@ -63,11 +67,9 @@ impl Verb {
 impl Keys {
     /// The keys API of a node; `stop` ends its watches.
     #[must_use]
-    pub fn new(node: Handle, stop: Stop) -> Self {
-        let cluster = node.status().cluster.to_string();
-        let cluster =
-            HeaderValue::from_str(&cluster).unwrap_or_else(|_| HeaderValue::from_static("0"));
-        Self { node, stop, cluster }
+    pub(in crate::api) fn new(node: Handle, stop: Stop, traffic: Arc<Traffic>) -> Self {
+        let cluster = answer::cluster_header(&node.status());
+        Self { node, stop, traffic, cluster }
     }
 
     /// Answers a request whose path begins with `/v2/keys`.
@@ -106,7 +108,7 @@ impl Keys {
         let form = match verb {
             Verb::Put | Verb::Post => {
                 let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-                if form::is_form(content_type)? { read_body(body).await? } else { Bytes::new() }
+                if form::is_form(content_type)? { body::read(body).await? } else { Bytes::new() }
             }
             Verb::Get | Verb::Head | Verb::Delete => Bytes::new(),
         };
@@ -131,6 +133,8 @@ impl Keys {
         let reader = state.reader()?;
         let at = Stand { revision: state.revision, index: state.applied, term: state.applied_term };
         let found = read::get(&reader, path, Listing { recursive: asked.recursive })?;
+        let found = found.or_else(|missing| registry::look(path, &self.node).ok_or(missing));
+        self.traffic.read(found.is_ok());
         let node = found.map_err(|rejected| Refused::Rejected(rejected, at.revision))?;
         let body = answer::event_body("get", &node, None, self.node.now().0);
         Ok(answer::success(&self.cluster, StatusCode::OK, at, Body::whole(body)))
@@ -149,6 +153,7 @@ impl Keys {
         }
         let (recursive, hides_after) = (asked.recursive, at.revision);
         let interest = Interest::Tree { path, recursive, hides_after };
+        self.traffic.watched();
         let watcher = self.node.watch(interest, Some(from))?;
         let (node, stop) = (self.node.clone(), self.stop.clone());
         let events = Events::of(Watch { watcher, node, stop, stream: asked.stream });
@@ -190,7 +195,7 @@ fn command(verb: Verb, path: KeyPath, asked: Parameters) -> Result<Command, Refu
     if asked.value.len() > limits::VALUE_BYTES_MAX {
         let (bytes, max) = (asked.value.len(), limits::VALUE_BYTES_MAX);
         let cause = format!("the value has {bytes} bytes, at most {max} are allowed");
-        return Err(BadForm::unreadable(cause).into());
+        return Err(Refused::TooLarge(cause));
     }
     let index = (asked.prev_index > 0).then_some(Revision(asked.prev_index));
     let condition = Condition { value: asked.prev_value, index };
@@ -217,29 +222,6 @@ fn command(verb: Verb, path: KeyPath, asked: Parameters) -> Result<Command, Refu
 
 fn too_far(bad: BadPath) -> Refused {
     BadForm::unreadable(bad.to_string()).into()
-}
-
-/// Reads a body, which mostly is one frame and is not copied then.
-async fn read_body(mut body: Incoming) -> Result<Bytes, Refused> {
-    let max = limits::BODY_BYTES_MAX;
-    if body.size_hint().lower() > max as u64 {
-        return Err(Refused::TooLarge);
-    }
-    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| BadForm::unreadable(error.to_string()))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + whole.len() + data.len() > max {
-            return Err(Refused::TooLarge);
-        }
-        if first.is_empty() && whole.is_empty() {
-            first = data;
-        } else {
-            whole.extend_from_slice(&std::mem::take(&mut first));
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 #[cfg(test)]
@@ -308,8 +290,7 @@ mod tests {
         let value = Bytes::from(vec![b'x'; limits::VALUE_BYTES_MAX + 1]);
         let asked = Parameters { value, ..Parameters::default() };
         let refused = command(Verb::Put, KeyPath::root(), asked).unwrap_err();
-        let Refused::Form(bad) = refused else { panic!("{refused:?}") };
-        assert_eq!(bad.code, 210);
-        assert!(bad.cause.contains("1572865") && bad.cause.contains("1572864"), "{}", bad.cause);
+        let Refused::TooLarge(cause) = refused else { panic!("{refused:?}") };
+        assert!(cause.contains("1572865") && cause.contains("1572864"), "{cause}");
     }
 }

@@ -143,6 +143,9 @@ impl Pool {
     fn start(&self) -> std::io::Result<Worker> {
         let mut command = tokio::process::Command::new(&self.program);
         command.arg0("althing").arg("render-worker").env_clear().current_dir("/");
+        // The allocator reserves a GiB of addresses at once otherwise, which is more than the
+        // worker may have: then the first growth of its stack ends it.
+        command.env("MIMALLOC_ARENA_RESERVE", limits::RENDER_ARENA_KIB.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Its own group: a Ctrl-C at the daemon's terminal is the daemon's affair.
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
