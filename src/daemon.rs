@@ -16,9 +16,10 @@
 mod home;
 mod logging;
 mod manager;
+mod reload;
 mod sample;
 mod signals;
-mod source;
+pub mod source;
 mod watchdog;
 
 use crate::api::{Cors, Doors, Policy, RendererStatus, service};
@@ -29,6 +30,7 @@ use crate::base::url::HttpUrl;
 use crate::config::{self, Config, Flags, ListenUrl, Origin, Surroundings};
 use crate::daemon::home::Home;
 use crate::daemon::manager::Manager;
+use crate::daemon::reload::{Reloaded, Settings};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::source::NodeSource;
 use crate::daemon::watchdog::Watchdog;
@@ -56,12 +58,16 @@ const WORKER_THREADS: usize = 2;
 /// # Errors
 /// When it cannot start, or had to stop; the report says why and what to do.
 pub fn run(flags: &Flags) -> Result<(), Report> {
-    let config = config::load(flags, &Surroundings::of_this_process())?;
+    let surroundings = Surroundings::of_this_process();
+    let config = config::load(flags, &surroundings)?;
     logging::start();
+    for (name, near) in surroundings.misspelt() {
+        tracing::warn!("the environment variable {name} sets nothing; did you mean {near}?");
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKER_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| cannot("start an event loop", &error))?;
-    let outcome = runtime.block_on(live(&config));
+    let outcome = runtime.block_on(live(Settings::new(flags, surroundings, config)));
     // What does not end by now hangs in the kernel or in a template's command.
     runtime.shutdown_timeout(Duration::ZERO);
     outcome
@@ -71,7 +77,8 @@ fn cannot(what: &str, error: &dyn std::error::Error) -> Report {
     Report::new(Exit::Failed, format!("cannot {what}")).caused_by(error)
 }
 
-async fn live(config: &Config) -> Result<(), Report> {
+async fn live(settings: Settings<'_>) -> Result<(), Report> {
+    let config = &settings.config();
     let mut signals = Signals::catch().map_err(|error| cannot("catch signals", &error))?;
     let notifier = service_manager();
     let home = Home::open(&config.data_dir.value)?;
@@ -91,12 +98,23 @@ async fn live(config: &Config) -> Result<(), Report> {
     let published = home.publish(&urls.local);
     published.map_err(|error| cannot("say where clients are served", &error))?;
     announce(config, &home, &urls);
-    let reload = Notify::new();
-    let manager = Manager::new(notifier, &node, &renderer, &reload);
-    let start = || renderer.start(config, &home, &node);
+    let wanted = Notify::new();
+    let manager = Manager::new(notifier, &node, &renderer, &wanted);
+    let reload = async || {
+        if settings.reload() == Reloaded::OtherConfdir {
+            renderer.stop().await;
+        }
+        match renderer.with(Renderer::reload_all) {
+            Some(read) => {
+                read.await;
+                Ok(())
+            }
+            None => renderer.start(&settings.config(), &home, &node),
+        }
+    };
     let outcome = tokio::select! {
-        outcome = attend(&mut signals, &node, &reload, &pulse) => outcome,
-        never = manager.run(config.render_timeout.value, watchdog, start) => match never {},
+        outcome = attend(&mut signals, &node, &wanted, &pulse) => outcome,
+        never = manager.run(config.render_timeout.value, watchdog, reload) => match never {},
     };
     manager.stopping();
     if let Err(error) = home.withdraw() {
@@ -233,6 +251,10 @@ fn start_node(config: &Config, home: &Home, urls: &Urls) -> Result<Node, Report>
     };
     Node::start(options).map_err(|error| {
         let report = Report::new(Exit::Failed, error.to_string());
+        let report = report.help(
+            "nothing was changed there; if it is the wrong directory, name the right one with \
+             --data-dir",
+        );
         match std::error::Error::source(&error) {
             Some(source) => report.cause(chain(source)),
             None => report,
@@ -275,8 +297,12 @@ impl SharedRenderer {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
     }
 
-    fn take(&self) -> Option<Renderer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Ends it; what is owed stays written down.
+    async fn stop(&self) {
+        let renderer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(renderer) = renderer {
+            renderer.shutdown().await;
+        }
     }
 
     /// Whether it has answered since `known` answers; one that is not there cannot hang.
@@ -318,6 +344,10 @@ fn file_report(file: &ResourceStatus) -> Value {
         "changes": file.changes,
         "reloads": file.reloads,
         "owedSince": file.owed_since.map(wall),
+        "lastPass": file.last_pass.map(wall),
+        "waitingFor": file.waiting.to_string(),
+        "until": file.until.map(wall),
+        "sensitive": file.sensitive,
     })
 }
 
@@ -407,12 +437,7 @@ async fn attend(
 /// Clients and files first, the store last.
 async fn stop_all(stopper: Stopper, serving: JoinHandle<()>, renderer: SharedRenderer, node: Node) {
     stopper.stop();
-    let rendering = async {
-        if let Some(renderer) = renderer.take() {
-            renderer.shutdown().await;
-        }
-    };
-    let (served, ()) = tokio::join!(serving, rendering);
+    let (served, ()) = tokio::join!(serving, renderer.stop());
     // It returns when the last checkpoint is durable.
     let stored = tokio::task::spawn_blocking(move || node.stop()).await;
     for ended in [served, stored] {

@@ -6,7 +6,7 @@
 //! Invariant: an error never ends with exit code 0.
 
 use althing::base::report::Report;
-use althing::ctl::{self, Cli, Verb, output};
+use althing::ctl::{self, Cli, Ended, Verb, output};
 use althing::daemon;
 use clap::Parser;
 use std::process::ExitCode;
@@ -21,17 +21,20 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::usage(&error),
+        Err(error) => {
+            let verbs = Cli::verbs();
+            return output::usage(error, &verbs.iter().map(String::as_str).collect::<Vec<_>>());
+        }
     };
     match carry_out(&cli.verb) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ended) => ExitCode::from(ended.code()),
         Err(report) => output::fail(&report),
     }
 }
 
-fn carry_out(verb: &Verb) -> Result<(), Report> {
+fn carry_out(verb: &Verb) -> Result<Ended, Report> {
     match verb {
-        Verb::Run(flags) => daemon::run(flags),
+        Verb::Run(flags) => daemon::run(flags).map(|()| Ended::Done),
         client => ctl::run(client),
     }
 }

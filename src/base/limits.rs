@@ -359,6 +359,15 @@ pub const RENDER_ARENA_KIB: u64 = 32 * 1024;
 /// Pause between tries of a checkpoint that found the disk full.
 pub const CHECKPOINT_RETRY_MS: u64 = 200;
 
+/// Bytes of a JSON file of keys that templates are tried with: a store's worth, not a backup.
+pub const DATA_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Lines of a file that are compared one by one for a diff; beyond, what differs is shown as one
+/// block. The comparison needs memory in the square of the lines that changed.
+pub const DIFF_EDITS_MAX: usize = 1_000;
+
+/// Tries to find a free name for a directory in which a file is checked.
+pub const SCRATCH_NAMES_MAX: usize = 16;
 /// Descriptors kept back from clients: log, database, peers, and what templates and their commands
 /// open.
 pub const DESCRIPTORS_RESERVED: usize = 256;
@@ -371,3 +380,8 @@ pub const BODY_GRACE_MS: u64 = 10_000;
 
 /// The slowest pace of a request body, in bytes per second: a phone's worst link is faster.
 pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1_000;
+/// Last lines of a command's output that an error shows: a checker says at its end what is wrong.
+pub const COMMAND_LINES_SHOWN_MAX: usize = 40;
+
+/// Earlier versions kept of one rendered file: more is what a repository of templates is for.
+pub const BACKUPS_MAX: u32 = 100;

@@ -35,9 +35,54 @@ pub enum Exit {
     Data = 65,
     /// A setting is invalid.
     Config = 78,
+    /// `plan` could not be worked out; 1 says there that a file would change.
+    NoPlan = 255,
 }
 
 impl Exit {
+    /// Every code, in the order of its number.
+    pub const ALL: [Self; 10] = [
+        Self::Failed,
+        Self::Unreachable,
+        Self::NoLeader,
+        Self::NotFound,
+        Self::Denied,
+        Self::Unknown,
+        Self::Usage,
+        Self::Data,
+        Self::Config,
+        Self::NoPlan,
+    ];
+
+    /// What the code tells a script, and what to do then.
+    #[must_use]
+    pub fn meaning(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Failed => {
+                ("failed, for a reason without a code of its own", "read `error:` and `help:`")
+            }
+            Self::Unreachable => {
+                ("no endpoint could be reached; nothing was done", "start a server, or name one")
+            }
+            Self::NoLeader => {
+                ("the cluster has no leader or no quorum; nothing was done", "try again later")
+            }
+            Self::NotFound => {
+                ("no such key, or a comparison failed; nothing was done", "read before you write")
+            }
+            Self::Denied => ("permission or authentication; nothing was done", "ask the operator"),
+            Self::Unknown => {
+                ("no answer in time; a write may have happened", "read the key, then decide")
+            }
+            Self::Usage => ("the command line makes no sense", "see `--help`"),
+            Self::Data => ("the input data is invalid", "mend the input"),
+            Self::Config => {
+                ("a setting, a resource file or what they name is invalid", "mend the line shown")
+            }
+            Self::NoPlan => ("`plan` could not be worked out", "mend what `error:` says"),
+        }
+    }
+
     /// The number for the operating system.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -141,9 +186,11 @@ mod tests {
             (Exit::Usage, 64),
             (Exit::Data, 65),
             (Exit::Config, 78),
+            (Exit::NoPlan, 255),
         ];
         for (exit, code) in table {
             assert_eq!(exit.code(), code);
         }
+        assert_eq!(Exit::ALL, table.map(|(exit, _)| exit));
     }
 }

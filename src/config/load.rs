@@ -12,12 +12,12 @@
 //! * An empty environment variable counts as unset: unit files cannot unset.
 //! * `--dev` changes defaults only, and ignores the host's default file.
 //!
-//! Deliberately not here: including files, and changing settings while the daemon runs.
+//! Deliberately not here: including files.
 
 use crate::base::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::base::limits;
 use crate::config::table::{self, Row, SPECS, Spec, Wrong};
-use crate::config::{BadConfig, Config, ListenUrl, Origin, Setting};
+use crate::config::{BadConfig, Config, ListenUrl, Origin, Setting, SettingsFile};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
@@ -29,6 +29,19 @@ use toml::de::{DeTable, DeValue};
 const DEFAULT_FILE: &str = "/etc/althing/althing.toml";
 /// Names another file.
 const FILE_VARIABLE: &str = "ALTHING_CONFIG";
+/// Variables that are no settings: of clients, of logging, of commands and of tests.
+const OTHER_VARIABLES: [&str; 10] = [
+    FILE_VARIABLE,
+    "ALTHING_DEST",
+    "ALTHING_ENDPOINT",
+    "ALTHING_ENDPOINTS",
+    "ALTHING_FAILPOINT",
+    "ALTHING_LOG",
+    "ALTHING_REQUIRE_ALL",
+    "ALTHING_REVISION",
+    "ALTHING_SRC",
+    "ALTHING_TEST_BINARY",
+];
 /// Data and confdir of `--dev`.
 const DEV_DIR: &str = "./althing-dev";
 
@@ -38,6 +51,15 @@ pub struct Flags {
     dev: bool,
     file: Option<PathBuf>,
     said: BTreeMap<&'static str, String>,
+}
+
+impl Flags {
+    /// As if these two flags alone were given.
+    #[must_use]
+    pub fn of(file: Option<PathBuf>, confdir: Option<String>) -> Self {
+        let said = confdir.map(|confdir| (table::CONFDIR.spec.key, confdir));
+        Self { dev: false, file, said: said.into_iter().collect() }
+    }
 }
 
 /// What the process says about settings, gathered once so that loading depends on nothing else.
@@ -62,6 +84,18 @@ impl Surroundings {
             environment: std::env::vars_os().collect(),
             default_file: Some(DEFAULT_FILE.into()),
         }
+    }
+
+    /// Variables that look like a misspelt setting, each with the name that may be meant. They are
+    /// told and not refused: other programs may have variables of this form too.
+    #[must_use]
+    pub fn misspelt(&self) -> Vec<(String, &'static str)> {
+        let known: Vec<&str> =
+            SPECS.map(|spec| spec.env).into_iter().chain(OTHER_VARIABLES).collect();
+        let names = self.environment.keys().filter_map(|name| name.to_str());
+        let ours = names.filter(|name| name.starts_with("ALTHING_") && !known.contains(name));
+        let near = ours.filter_map(|name| Some((name.to_owned(), did_you_mean(name, &known)?)));
+        near.collect()
     }
 
     fn variable(&self, name: &str) -> Option<&OsString> {
@@ -136,7 +170,8 @@ struct Said {
 /// # Errors
 /// Every mistake found, if there is one.
 pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, BadConfig> {
-    let mut loader = Loader { flags, surroundings, file: BTreeMap::new(), problems: Vec::new() };
+    let mut loader =
+        Loader { flags, surroundings, named: None, file: BTreeMap::new(), problems: Vec::new() };
     loader.read_named_file();
     match loader.config() {
         Some(config) if loader.problems.is_empty() => Ok(config),
@@ -147,6 +182,7 @@ pub fn load(flags: &Flags, surroundings: &Surroundings) -> Result<Config, BadCon
 struct Loader<'a> {
     flags: &'a Flags,
     surroundings: &'a Surroundings,
+    named: Option<SettingsFile>,
     file: BTreeMap<&'static str, Said>,
     problems: Vec<Diagnostic>,
 }
@@ -170,6 +206,7 @@ impl Loader<'_> {
             confdir: confdir?,
             insecure: insecure?,
             render_timeout: render_timeout?,
+            file: self.named.take(),
         };
         if config.confdir.origin == Origin::Dev {
             config.confdir.value.clone_from(&config.data_dir.value);
@@ -189,10 +226,12 @@ impl Loader<'_> {
         }
     }
 
-    /// A list whose default is empty.
+    /// A list whose default is empty, as `[]` in the file is.
     fn optional<T>(&mut self, row: &Row<Vec<T>>) -> Option<Setting<Vec<T>>> {
-        if self.winner(&row.spec).is_some_and(|said| said.origin == Origin::Default) {
-            return Some(Setting { value: Vec::new(), origin: Origin::Default });
+        let said = self.winner(&row.spec)?;
+        let from_file = matches!(said.origin, Origin::File { .. });
+        if said.origin == Origin::Default || (from_file && said.text.is_empty()) {
+            return Some(Setting { value: Vec::new(), origin: said.origin });
         }
         self.setting(row)
     }
@@ -237,23 +276,38 @@ impl Loader<'_> {
             (None, Some(path)) => (path.clone(), false),
             (None, None) => return,
         };
-        match read_bounded(&path) {
+        let text = read_bounded(&path);
+        self.named = Some(SettingsFile { path: path.clone(), read: text.is_ok() });
+        match text {
             Ok(text) => self.read_file(&path.display().to_string(), &text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {}
-            Err(error) => {
-                let message = format!("cannot read the settings file: {error}");
-                self.problems.push(Diagnostic::new(path.display().to_string(), message));
-            }
+            Err(error) => self.problems.push(self.unreadable(&path, &error)),
         }
+    }
+
+    fn unreadable(&self, path: &Path, error: &std::io::Error) -> Diagnostic {
+        let by = match (&self.flags.file, self.surroundings.variable(FILE_VARIABLE)) {
+            (Some(_), _) => "--config names it",
+            (None, Some(_)) => "the environment variable ALTHING_CONFIG names it",
+            (None, None) => "it is read unless --config names another one",
+        };
+        let what = match error.kind() {
+            std::io::ErrorKind::NotFound => "create it, or name one that is there",
+            std::io::ErrorKind::PermissionDenied => "let the user of this process read it",
+            _ => "it must be a text file with lines such as `name = \"db1\"`",
+        };
+        let message = format!("cannot read the settings file: {error}");
+        Diagnostic::new(path.display().to_string(), message).help(format!("{by}: {what}"))
     }
 
     fn read_file(&mut self, path: &str, text: &str) {
         let document = match DeTable::parse(text) {
             Ok(document) => document,
             Err(error) => {
-                let message = error.message().replace('\n', ", ");
+                let message = format!("not valid TOML: {}", error.message().replace('\n', ", "));
                 let range = error.span().unwrap_or(0..0);
-                self.problems.push(Diagnostic::new(path, message).at(text, &range));
+                let help = "a setting is one line `key = value`; text stands in double quotes";
+                self.problems.push(Diagnostic::new(path, message).at(text, &range).help(help));
                 return;
             }
         };

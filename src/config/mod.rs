@@ -12,9 +12,13 @@
 //! * A plain-text listener beyond loopback exists only if `insecure` was said (DESIGN decision 20).
 //! * Nothing is guessed: unknown keys of the file are errors.
 //!
+//! While the daemon runs, `change` tells what a settings file that was edited would change.
+//!
 //! Deliberately not here: template resources (`render`), legacy flag names of etcd.
 
+pub mod change;
 pub mod load;
+pub mod show;
 pub mod table;
 
 pub use load::{Flags, Surroundings, load};
@@ -111,6 +115,17 @@ pub struct Config {
     pub insecure: Setting<bool>,
     /// How long the service manager is kept waiting for the files.
     pub render_timeout: Setting<Duration>,
+    /// The settings file, and whether it is there; `None` = nobody looks for one.
+    pub file: Option<SettingsFile>,
+}
+
+/// Where settings were looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether it was read; one that nobody named may be missing.
+    pub read: bool,
 }
 
 /// Everything that is wrong with the settings, in the order of `table::SPECS`.

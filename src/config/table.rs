@@ -34,6 +34,8 @@ pub struct Spec {
     pub value_name: &'static str,
     /// One line of help.
     pub doc: &'static str,
+    /// Whether a change of it takes effect at a reload (SIGHUP); else at a restart.
+    pub live: bool,
 }
 
 /// A value that cannot be, and what would be right.
@@ -69,6 +71,7 @@ pub static NAME: Row<String> = Row {
         default: "",
         value_name: "NAME",
         doc: "Name of this member; the host name unless given",
+        live: false,
     },
     parse: name,
 };
@@ -82,6 +85,7 @@ pub static DATA_DIR: Row<PathBuf> = Row {
         default: "/var/lib/althing",
         value_name: "DIR",
         doc: "Directory of the store",
+        live: false,
     },
     parse: directory,
 };
@@ -95,6 +99,7 @@ pub static LISTEN_CLIENT_URLS: Row<Vec<ListenUrl>> = Row {
         default: "http://127.0.0.1:2379,http://[::1]:2379",
         value_name: "URLS",
         doc: "Addresses to serve clients on, with commas between; port 0 lets the system choose",
+        live: false,
     },
     parse: listeners,
 };
@@ -108,6 +113,7 @@ pub static ADVERTISE_CLIENT_URLS: Row<Vec<HttpUrl>> = Row {
         default: "",
         value_name: "URLS",
         doc: "Addresses clients are told to use; the first listener unless given",
+        live: false,
     },
     parse: advertised,
 };
@@ -121,6 +127,7 @@ pub static CONFDIR: Row<PathBuf> = Row {
         default: "/etc/althing",
         value_name: "DIR",
         doc: "Directory that holds conf.d/ and templates/",
+        live: true,
     },
     parse: directory,
 };
@@ -134,6 +141,7 @@ pub static INSECURE: Row<bool> = Row {
         default: "false",
         value_name: "",
         doc: "Allow clients to be served without TLS beyond loopback",
+        live: false,
     },
     parse: switch,
 };
@@ -147,6 +155,7 @@ pub static RENDER_TIMEOUT: Row<Duration> = Row {
         default: "30s",
         value_name: "TIME",
         doc: "Longest wait for all files before systemd is told that the start is complete",
+        live: false,
     },
     parse: length_of_time,
 };

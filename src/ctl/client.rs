@@ -15,6 +15,7 @@
 use crate::base::limits;
 use crate::base::report::{Exit, Report};
 use crate::base::url::HttpUrl;
+use crate::sys::exec::shell_quote;
 use crate::sys::http::{self, Answer, HttpError, Request, Stream};
 use serde_json::Value;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub struct Connection {
         visible_alias = "endpoints",
         value_name = "URL",
         value_delimiter = ',',
+        value_parser = endpoint,
         env = "ALTHING_ENDPOINT"
     )]
     pub endpoint: Vec<HttpUrl>,
@@ -133,9 +135,14 @@ impl Client {
     ) -> Result<(Answer, T), Report> {
         let answer = self.ask(request).await?;
         let parsed = serde_json::from_slice(&answer.body).map_err(|error| {
-            Report::new(Exit::Failed, "the server's answer is not what this command reads")
-                .cause(error.to_string())
-                .help("is it an althing or etcd server? `althing version` tells this version")
+            let urls: Vec<String> = self.endpoints.iter().map(ToString::to_string).collect();
+            let urls = urls.join(" or ");
+            Report::new(
+                Exit::Failed,
+                format!("the answer of {urls} makes no sense to this command"),
+            )
+            .cause(error.to_string())
+            .help("is it an althing or etcd server? name another one with --endpoint")
         })?;
         Ok((answer, parsed))
     }
@@ -183,7 +190,27 @@ pub fn refusal(status: u16, body: &[u8]) -> Report {
             return if line.is_empty() { report } else { report.cause(line) };
         }
     };
-    if cause.is_empty() { report } else { report.cause(cause) }
+    let report = if cause.is_empty() { report } else { report.cause(cause) };
+    match next_step(code, cause) {
+        Some(help) => report.help(help),
+        None => report,
+    }
+}
+
+/// What to try after a refusal of the keys API.
+fn next_step(code: u64, cause: &str) -> Option<String> {
+    let parent = match cause.rsplit_once('/') {
+        Some((parent, _)) if !parent.is_empty() => parent,
+        Some(_) | None => "/",
+    };
+    match code {
+        100 => Some(format!("see what is there: althing ls {}", shell_quote(parent))),
+        101 => Some("somebody changed it: read it again, then decide".to_owned()),
+        104 => Some(format!("{cause} is a key with a value; nothing can be below it")),
+        105 => Some("leave out --create to write it anyway".to_owned()),
+        108 => Some("remove it with everything in it: -r".to_owned()),
+        _ => None,
+    }
 }
 
 /// The exit code of a refusal; error codes as in etcd's `v2error/error.go`.
@@ -199,6 +226,10 @@ fn exit_of(status: u16, code: u64, cause: &str) -> Exit {
         (0, 503) => Exit::NoLeader,
         _ => Exit::Failed,
     }
+}
+
+fn endpoint(text: &str) -> Result<HttpUrl, String> {
+    text.parse().map_err(|why| format!("it {why}; write http://HOST:PORT"))
 }
 
 /// A number with a unit: `ms`, `s`, `m` or `h`.
@@ -247,7 +278,7 @@ mod tests {
             assert_eq!(refusal(status, body.as_bytes()).exit, exit, "{status} {body}");
         }
         let shown = refusal(404, etcd(100, "/a").as_bytes()).to_string();
-        assert_eq!(shown, "error: M\ncause: /a");
+        assert_eq!(shown, "error: M\ncause: /a\nhelp: see what is there: althing ls /");
         let shown = refusal(404, b"404 page not found\n").to_string();
         assert_eq!(shown, "error: the server answered with status 404\ncause: 404 page not found");
     }

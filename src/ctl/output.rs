@@ -11,7 +11,9 @@
 //!
 //! Sources: no-color.org; bixense.com/clicolors.
 
+use crate::base::diagnostic::did_you_mean;
 use crate::base::report::{Exit, Report};
+use clap::error::{ContextKind, ContextValue};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -66,6 +68,18 @@ impl Out<'_> {
         paint(self.has_colours, "1", text)
     }
 
+    /// `text` in a colour of the terminal's palette (SGR code), where colours are.
+    #[must_use]
+    pub fn coloured(&self, code: &str, text: &str) -> String {
+        paint(self.has_colours, code, text)
+    }
+
+    /// Text for a line of its own: control characters are shown where a terminal would obey them.
+    #[must_use]
+    pub fn shown(&self, text: &str) -> String {
+        if self.is_terminal { visible(text) } else { text.to_owned() }
+    }
+
     /// Whether the reader went away, as `head` does when it has enough: no reason to complain.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -110,10 +124,23 @@ pub fn fail(report: &Report) -> ExitCode {
 
 /// Shows what clap has to say: help and version are done, anything else is a usage error.
 #[must_use]
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub fn usage(mut error: clap::Error, verbs: &[&str]) -> ExitCode {
+    suggest_verb(&mut error, verbs);
     // Nobody is left to be told when this fails.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(Exit::Usage.code()) } else { ExitCode::SUCCESS }
+}
+
+/// clap finds verbs that begin alike, but not letters that changed places.
+fn suggest_verb(error: &mut clap::Error, verbs: &[&str]) {
+    let Some(ContextValue::String(said)) = error.get(ContextKind::InvalidSubcommand) else {
+        return;
+    };
+    let near = did_you_mean(said, verbs).map(str::to_owned);
+    if let (Some(near), None) = (near, error.get(ContextKind::SuggestedSubcommand)) {
+        let tip = ContextValue::Strings(vec![near]);
+        error.insert(ContextKind::SuggestedSubcommand, tip);
+    }
 }
 
 /// Colours the labels at the starts of lines.

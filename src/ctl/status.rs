@@ -32,7 +32,7 @@ pub struct StatusArgs {
 /// What a daemon says about itself.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
-struct Status {
+pub(crate) struct Status {
     version: Option<String>,
     node: Node,
     renderer: Option<RendererPart>,
@@ -60,14 +60,22 @@ struct RendererPart {
 /// What it says about one rendered file.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct File {
-    name: String,
-    dest: String,
-    ok: bool,
-    error: Option<String>,
-    revision: Option<u64>,
-    changes: Option<u64>,
-    owed_since: Option<String>,
+pub(crate) struct File {
+    pub(crate) name: String,
+    /// Its resource file.
+    pub(crate) file: Option<String>,
+    pub(crate) dest: String,
+    pub(crate) ok: bool,
+    pub(crate) error: Option<String>,
+    pub(crate) revision: Option<u64>,
+    pub(crate) changes: Option<u64>,
+    pub(crate) reloads: Option<u64>,
+    /// When its last pass ended.
+    pub(crate) last_pass: Option<String>,
+    /// What it waits for, and until when.
+    pub(crate) waiting_for: Option<String>,
+    pub(crate) until: Option<String>,
+    pub(crate) owed_since: Option<String>,
 }
 
 /// Prints the state of a daemon.
@@ -94,7 +102,8 @@ pub async fn status(args: &StatusArgs, out: &mut Out<'_>) -> Result<(), Report> 
 }
 
 impl Status {
-    fn files(&self) -> &[File] {
+    /// The rendered files of this host.
+    pub(crate) fn files(&self) -> &[File] {
         self.renderer.as_ref().map_or(&[], |renderer| &renderer.files)
     }
 }

@@ -52,7 +52,7 @@ impl From<HomeError> for Report {
         match &error {
             HomeError::File(file) => report
                 .cause(file.source.to_string())
-                .help("name another directory with --data-dir, or give this one to the user"),
+                .help("name another directory with --data-dir, or give this one to the user the daemon runs as"),
             HomeError::InUse { pid, .. } => report.help(format!(
                 "talk to that one, stop it with `kill {pid}`, or name another --data-dir"
             )),

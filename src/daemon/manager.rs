@@ -58,14 +58,14 @@ impl<'a> Manager<'a> {
         Self { notifier, node, renderer, reload, shown, is_ready: no(), was_refused: no() }
     }
 
-    /// Tells until it is dropped. `start` starts the renderer if there was nothing to render.
+    /// Tells until it is dropped. `reload` reads what the operator may have changed.
     pub(crate) async fn run(
         &self,
         render_timeout: Duration,
         watchdog: Watchdog,
-        start: impl Fn() -> Result<(), Report>,
+        reload: impl AsyncFn() -> Result<(), Report>,
     ) -> Infallible {
-        self.wait_for_files(render_timeout, &start).await;
+        self.wait_for_files(render_timeout, &reload).await;
         self.is_ready.set(true);
         self.tell_with_status(Message::Ready);
         let life = self.notifier.watchdog().map(|time| watchdog.start(self.notifier.clone(), time));
@@ -74,7 +74,7 @@ impl<'a> Manager<'a> {
         }
         tokio::select! {
             never = self.show_status() => never,
-            never = self.reload(start) => never,
+            never = self.reload(reload) => never,
         }
     }
 
@@ -83,7 +83,11 @@ impl<'a> Manager<'a> {
         self.tell(&[Message::Stopping, Message::Status("stopping")]);
     }
 
-    async fn wait_for_files(&self, at_most: Duration, start: &impl Fn() -> Result<(), Report>) {
+    async fn wait_for_files(
+        &self,
+        at_most: Duration,
+        reload: &impl AsyncFn() -> Result<(), Report>,
+    ) {
         let Some(in_place) = self.renderer.with(Renderer::in_place) else { return };
         let (mut in_place, mut too_long) = (pin!(in_place), pin!(sleep(at_most)));
         loop {
@@ -92,7 +96,7 @@ impl<'a> Manager<'a> {
                 () = &mut too_long => break,
                 never = self.show_status() => match never {},
                 // Not told: to the manager this is still the start.
-                () = self.reload.notified() => self.read_again(start).await,
+                () = self.reload.notified() => read_again(reload).await,
             }
         }
         let (seconds, files) = (at_most.as_secs_f64(), files_in_words(&self.renderer.files()));
@@ -110,20 +114,12 @@ impl<'a> Manager<'a> {
         }
     }
 
-    async fn reload(&self, start: impl Fn() -> Result<(), Report>) -> Infallible {
+    async fn reload(&self, reload: impl AsyncFn() -> Result<(), Report>) -> Infallible {
         loop {
             self.reload.notified().await;
             self.tell(&[Message::Reloading]);
-            self.read_again(&start).await;
+            read_again(&reload).await;
             self.tell_with_status(Message::Ready);
-        }
-    }
-
-    async fn read_again(&self, start: &impl Fn() -> Result<(), Report>) {
-        tracing::info!("reading resources and templates again");
-        match self.renderer.with(Renderer::reload_all) {
-            Some(read) => read.await,
-            None => start().unwrap_or_else(|report| tracing::error!("{report}")),
         }
     }
 
@@ -147,6 +143,13 @@ impl<'a> Manager<'a> {
         {
             tracing::warn!("{}: systemd may take this process for hung", chain(&error));
         }
+    }
+}
+
+async fn read_again(reload: &impl AsyncFn() -> Result<(), Report>) {
+    tracing::info!("reading settings, resources and templates again");
+    if let Err(report) = reload().await {
+        tracing::error!("{report}");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::watch::Interest;
 use bytes::Bytes;
 
 /// The store of this process, as the renderer sees it.
-pub(crate) struct NodeSource(pub(crate) Handle);
+pub struct NodeSource(pub Handle);
 
 /// One View, and the time its keys' lives are counted from.
 struct NodeSnapshot {

@@ -21,26 +21,32 @@ pub enum Failpoint {
     Staged,
     /// The check command has passed it.
     Checked,
+    /// A copy of the old file is durable.
+    BackedUp,
     /// The owed mark is durable, the destination still old.
     Owed,
     /// The destination is new, its directory not synced.
     Renamed,
     /// The new destination is durable, the reload has not run.
     Synced,
-    /// The reload has succeeded, the mark is still there.
+    /// The reload has succeeded, what it did is not verified.
     Reloaded,
+    /// The verification has succeeded, the mark is still there.
+    Verified,
 }
 
 impl Failpoint {
     /// Every point, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Rendered,
         Self::Staged,
         Self::Checked,
+        Self::BackedUp,
         Self::Owed,
         Self::Renamed,
         Self::Synced,
         Self::Reloaded,
+        Self::Verified,
     ];
 
     /// The name `ALTHING_FAILPOINT` takes.
@@ -50,10 +56,12 @@ impl Failpoint {
             Self::Rendered => "render-rendered",
             Self::Staged => "render-staged",
             Self::Checked => "render-checked",
+            Self::BackedUp => "render-backed-up",
             Self::Owed => "render-owed",
             Self::Renamed => "render-renamed",
             Self::Synced => "render-synced",
             Self::Reloaded => "render-reloaded",
+            Self::Verified => "render-verified",
         }
     }
 }

@@ -11,6 +11,7 @@
 //! worker    which resources there are; tender: one loop a resource; pass: its steps
 //! engine    templates and keys -> bytes, in a child process, through the line guard
 //! stage     bytes -> staged file beside the destination -> check -> rename
+//! backup    a copy of the old file, if its resource asks for some
 //! owed      "a reload is owed" is on disk before the rename, gone after the reload
 //! ```
 //!
@@ -32,6 +33,7 @@ pub mod stage;
 pub mod status;
 pub mod worker;
 
+mod backup;
 mod files;
 mod pass;
 mod tender;
@@ -40,5 +42,5 @@ pub use crate::base::diagnostic::Diagnostic;
 pub use engine::worker_main;
 pub use failpoint::{Failpoint, Failpoints};
 pub use source::{Answer, Item, Snapshot, Source, SourceError};
-pub use status::ResourceStatus;
+pub use status::{ResourceStatus, Waiting};
 pub use worker::{Options, Renderer, render_once};

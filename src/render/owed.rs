@@ -54,15 +54,19 @@ pub fn sum(bytes: &[u8]) -> u64 {
 }
 
 impl Ledger {
+    /// Marks below `directory`, which need not be there as long as nothing is written.
+    #[must_use]
+    pub fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_path_buf() }
+    }
+
     /// Marks below `directory`, which is made if missing, for this user only.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn open(directory: &Path) -> Result<Self, FileError> {
-        use std::os::unix::fs::DirBuilderExt;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(FileError::at("create directory", directory))?;
-        Ok(Self { directory: directory.to_path_buf() })
+        file::make_directories(directory, 0o700)?;
+        Ok(Self::at(directory))
     }
 
     /// The file that holds the mark of `dest`.

@@ -1,12 +1,15 @@
-//! One pass of one resource: render, stage, check, mark, replace; and the reload after it.
+//! One pass of one resource: render, stage, check, mark, replace; and the reload after it, with
+//! its verification.
 //!
 //! The order is the promise (DESIGN decision 18): the file is complete and checked before anybody
 //! can see it, and the debt of a reload is on disk before the file changes. The failpoints stand
 //! between the steps.
 //!
 //! Invariants:
-//! * A failure before the rename leaves the old file untouched.
+//! * A failure before the rename leaves the old file untouched, and owes nothing new.
+//! * No service is told about a file that may hold a part of the new bytes only.
 //! * `Memory::mark` is what the ledger holds.
+//! * Nothing of a sensitive resource's content is in an error.
 //! * Two runs of one command never overlap, whoever asks: resources may share a reload.
 //! * Stopping interrupts renders and commands, never a file operation.
 //!
@@ -16,22 +19,28 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
+use crate::render::backup::Backups;
 use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
 use crate::render::engine::pool::{Job, Pool, Rendered};
 use crate::render::failpoint::{Failpoint, Failpoints, Tripped};
 use crate::render::owed::{self, Ledger, Mark};
-use crate::render::resource::Resource;
+use crate::render::resource::{Account, Resource};
+use crate::render::scope::tree;
 use crate::render::source::{Snapshot, Source, SourceError};
-use crate::render::stage::{self, Compared, Placed, Stage, StageError};
+use crate::render::stage::{self, Access, Compared, Placed, Stage, StageError};
 use crate::sys::exec::{self, CommandLine, ExecError};
-use crate::sys::file::{FileError, sync_directory_of};
+use crate::sys::file::{FileError, make_directories, sync_directory_of};
+use crate::sys::users::{self, AccountError};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Permission bits of a directory that `make_dirs` makes: the file itself is what is closed.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// Why a pass or reload did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +58,12 @@ pub(crate) enum PassError {
     Stage(StageError),
     #[error("the check refused the new file, the old one stays: {0}")]
     Check(ExecError),
+    #[error("{0}")]
+    Account(#[from] AccountError),
     #[error("the reload is owed and will be tried again: {0}")]
     Reload(ExecError),
+    #[error("the service does not work with the new file, the reload will be tried again: {0}")]
+    Verify(ExecError),
     #[error("{0}")]
     Tripped(#[from] Tripped),
     #[error("stopping")]
@@ -74,7 +87,10 @@ pub(crate) fn told(error: &PassError) -> String {
     let mut text = error.to_string();
     let inner: Option<&dyn std::error::Error> = match error {
         PassError::Stage(error) => Some(error),
-        PassError::Check(error) | PassError::Reload(error) => Some(error),
+        PassError::Account(error) => Some(error),
+        PassError::Check(error) | PassError::Reload(error) | PassError::Verify(error) => {
+            Some(error)
+        }
         PassError::Template(_)
         | PassError::Source(_)
         | PassError::Older { .. }
@@ -94,6 +110,7 @@ pub(crate) struct Shop {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) pool: Pool,
     pub(crate) ledger: Ledger,
+    pub(crate) backups: Backups,
     pub(crate) templates: PathBuf,
     pub(crate) node: Vec<(String, String)>,
     pub(crate) environment: Vec<(String, String)>,
@@ -111,6 +128,8 @@ pub(crate) struct Memory {
     pub(crate) touched: Vec<KeyRange>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) told_in_place: bool,
+    /// The file may hold a part of the new bytes only.
+    pub(crate) torn: bool,
 }
 
 /// What a good pass did.
@@ -122,7 +141,8 @@ pub(crate) enum Outcome {
 
 impl Memory {
     pub(crate) fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
-        Self { mark, seen: Revision(0), touched: Vec::new(), stop, told_in_place: false }
+        let (seen, touched) = (Revision(0), Vec::new());
+        Self { mark, seen, touched, stop, told_in_place: false, torn: false }
     }
 
     /// Runs `work` unless stopping comes first; what was started is then killed.
@@ -137,11 +157,22 @@ impl Memory {
 
     /// What wakes the resource.
     pub(crate) fn triggers(&self, resource: &Resource) -> Vec<KeyRange> {
-        let keys = resource.scope.key_ranges();
-        if !keys.is_empty() {
-            return keys;
+        let mut ranges = self.likely(resource);
+        if ranges.is_empty() {
+            return vec![resource.scope.whole()];
         }
-        if self.touched.is_empty() { vec![resource.scope.whole()] } else { self.touched.clone() }
+        ranges.extend(resource.required.iter().flat_map(tree));
+        ranges
+    }
+
+    /// The new file is where it belongs.
+    fn placed(&mut self, resource: &Resource, how: Placed) {
+        self.torn = false;
+        if how == Placed::InPlace && !self.told_in_place {
+            self.told_in_place = true;
+            let dest = resource.dest.display();
+            tracing::warn!("{dest} is a mount point: written in place, which is not atomic");
+        }
     }
 
     fn likely(&self, resource: &Resource) -> Vec<KeyRange> {
@@ -168,10 +199,11 @@ impl Shop {
         drop(snapshot);
         self.failpoints.reach(Failpoint::Rendered)?;
         let sum = owed::sum(&bytes);
-        let (dest, mode) = (resource.dest.clone(), resource.mode);
         let mark = Mark { resource: resource.name.clone(), revision, sum, ..memory.mark.clone() };
-        match blocking(move || stage::stage(&dest, &bytes, mode)).await? {
+        let wanted = resource.clone();
+        match blocking(move || stage(&wanted, &bytes)).await? {
             Compared::Same => {
+                memory.torn = false;
                 self.remember(resource, memory, mark).await?;
                 Ok(Outcome::Same)
             }
@@ -201,9 +233,12 @@ impl Shop {
         memory: &mut Memory,
         snapshot: &dyn Snapshot,
     ) -> Result<Vec<u8>, PassError> {
+        require(resource, snapshot).await?;
         let (templates, src) = (self.templates.clone(), resource.src.clone());
-        let bundle = blocking(move || Ok(Bundle::read(&templates, &src))).await?;
-        let bundle = bundle.map_err(|error| PassError::Template(Box::new(error)))?;
+        let bundle = blocking(move || {
+            Bundle::read(&templates, &src).map_err(|error| PassError::Template(Box::new(error)))
+        });
+        let bundle = bundle.await?;
         let surroundings = Surroundings {
             revision: snapshot.revision(),
             node: self.node.clone(),
@@ -223,7 +258,9 @@ impl Shop {
                 memory.touched.truncate(limits::RENDER_TOUCHED_MAX);
             }
         }
-        outcome.map_err(PassError::Template)
+        outcome.map_err(|error| {
+            PassError::Template(if resource.sensitive { without_values(*error) } else { error })
+        })
     }
 
     async fn install(
@@ -240,42 +277,54 @@ impl Shop {
             memory.unless_stopped(run).await?.map_err(PassError::Check)?;
         }
         self.failpoints.reach(Failpoint::Checked)?;
-        if let Some(reload) = &resource.reload {
+        if resource.backup > 0 {
+            let (backups, dest) = (self.backups.clone(), resource.dest.clone());
+            let (revision, max) = (memory.mark.revision, resource.backup);
+            blocking(move || backups.keep(&dest, revision, max)).await?;
+        }
+        self.failpoints.reach(Failpoint::BackedUp)?;
+        let before = memory.mark.clone();
+        if let Some(reload) = resource.reload.as_ref().or(resource.verify.as_ref()) {
             mark.owed = true;
             mark.command_sum = owed::sum(reload.to_string().as_bytes());
             self.remember(resource, memory, mark.clone()).await?;
         }
         self.failpoints.reach(Failpoint::Owed)?;
-        let (dest, failpoints) = (resource.dest.clone(), self.failpoints.clone());
-        let placed = blocking(move || {
-            let placed = stage.place()?;
-            Ok(failpoints.reach(Failpoint::Renamed).map_err(PassError::from).and_then(|()| {
-                sync_directory_of(&dest)?;
-                Ok(placed)
-            }))
-        });
-        if placed.await?? == Placed::InPlace && !memory.told_in_place {
-            memory.told_in_place = true;
-            let dest = resource.dest.display();
-            tracing::warn!("{dest} is a mount point: written in place, which is not atomic");
+        match blocking(move || stage.place()).await {
+            Ok(placed) => memory.placed(resource, placed),
+            Err(error) => {
+                memory.torn = matches!(error, PassError::Stage(StageError::Torn(_)));
+                if !memory.torn {
+                    self.remember(resource, memory, before).await?;
+                }
+                return Err(error);
+            }
         }
+        self.failpoints.reach(Failpoint::Renamed)?;
+        let dest = resource.dest.clone();
+        blocking(move || sync_directory_of(&dest)).await?;
         self.failpoints.reach(Failpoint::Synced)?;
         self.remember(resource, memory, mark).await
     }
 
-    /// Runs the reload that is owed, and clears the debt.
+    /// Runs the reload that is owed, verifies that it helped, and clears the debt.
     pub(crate) async fn reload(
         &self,
         resource: &Resource,
         memory: &mut Memory,
     ) -> Result<(), PassError> {
+        let (dest, timeout) = (&resource.dest, resource.reload_timeout);
+        let revision = memory.mark.revision;
         if let Some(reload) = &resource.reload {
-            let revision = memory.mark.revision;
-            let timeout = resource.reload_timeout;
-            let run = self.command(reload, resource, &resource.dest, revision, timeout);
+            let run = self.command(reload, resource, dest, revision, timeout);
             memory.unless_stopped(run).await?.map_err(PassError::Reload)?;
-            self.failpoints.reach(Failpoint::Reloaded)?;
         }
+        self.failpoints.reach(Failpoint::Reloaded)?;
+        if let Some(verify) = &resource.verify {
+            let run = self.command(verify, resource, dest, revision, timeout);
+            memory.unless_stopped(run).await?.map_err(PassError::Verify)?;
+        }
+        self.failpoints.reach(Failpoint::Verified)?;
         let settled = Mark { owed: false, ..memory.mark.clone() };
         self.remember(resource, memory, settled).await
     }
@@ -291,7 +340,7 @@ impl Shop {
             return Ok(());
         }
         let (ledger, dest, written) = (self.ledger.clone(), resource.dest.clone(), mark.clone());
-        blocking(move || Ok(ledger.write(&dest, &written)?)).await?;
+        blocking(move || ledger.write(&dest, &written)).await?;
         memory.mark = mark;
         Ok(())
     }
@@ -316,7 +365,8 @@ impl Shop {
         ];
         let turn = self.turn(&line.to_string());
         let _turn = turn.lock().await;
-        exec::run(&line, &environment, timeout).await.map(|_| ())
+        let done = exec::run(&line, &environment, timeout).await.map(|_| ());
+        done.map_err(|error| if resource.sensitive { error.without_output() } else { error })
     }
 
     /// The lock of a command; locks nobody holds are forgotten.
@@ -327,12 +377,56 @@ impl Shop {
     }
 }
 
+/// Fails unless every required key exists, or has keys below it.
+async fn require(resource: &Resource, snapshot: &dyn Snapshot) -> Result<(), PassError> {
+    for key in &resource.required {
+        let mut is_there = false;
+        for range in tree(key) {
+            let found = snapshot.range(range).await.map_err(PassError::Source)?;
+            is_there |= !found.is_empty();
+        }
+        if !is_there {
+            let file = resource.file.display().to_string();
+            let error = Diagnostic::new(file, format!("required key does not exist: {key}"))
+                .help("set it, or take it off `required`; until then the old file stays");
+            return Err(PassError::Template(Box::new(error)));
+        }
+    }
+    Ok(())
+}
+
+/// A message of the template engine can quote a stored value; place, key and help cannot.
+fn without_values(error: Diagnostic) -> Box<Diagnostic> {
+    let message = "the template failed; why is not shown, as the resource is `sensitive`";
+    Box::new(Diagnostic { message: message.to_owned(), ..error })
+}
+
+/// Stages `bytes` as the resource asks for.
+fn stage(resource: &Resource, bytes: &[u8]) -> Result<Compared, PassError> {
+    let number = |account: &Option<Account>, look_up: fn(&str) -> Result<u32, AccountError>| {
+        let number = account.as_ref().map(|account| match account {
+            Account::Id(id) => Ok(*id),
+            Account::Name(name) => look_up(name),
+        });
+        number.transpose()
+    };
+    let access = Access {
+        owner: number(&resource.owner, users::user_id)?,
+        group: number(&resource.group, users::group_id)?,
+        mode: resource.mode,
+    };
+    if let Some(directory) = resource.dest.parent().filter(|_| resource.make_dirs) {
+        make_directories(directory, DIRECTORY_MODE)?;
+    }
+    Ok(stage::stage(&resource.dest, bytes, access)?)
+}
+
 /// Runs file work where it may block.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
+async fn blocking<T: Send + 'static, E: Into<PassError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, PassError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(PassError::Stage),
+        Ok(done) => done.map_err(Into::into),
         // The runtime is going down, or the closure panicked: either way this pass is over.
         Err(_) => Err(PassError::Stopping),
     }

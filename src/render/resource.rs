@@ -2,7 +2,7 @@
 //!
 //! Why a hand-made walk of the parsed TOML and not a derived reader: the author of a resource
 //! gets file, line, column, the line with a caret and "did you mean" for every mistake of a file
-//! at once, and a new key is one row in `ROWS`.
+//! at once, and a new key is one row in `draft::ROWS`.
 //!
 //! The way of the data: `<confdir>/conf.d/**/*.toml` -> `load` -> one `Loaded` a file -> either
 //! all `Resource`s of the file or all its errors. A file with an error yields nothing, so that
@@ -17,15 +17,19 @@
 //!
 //! Sources: `contracts/render.md` section 1; confd's resource keys.
 
-use crate::base::diagnostic::{Diagnostic, did_you_mean};
+mod draft;
+mod field;
+
+use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::path::KeyPath;
 use crate::render::scope::Scope;
 use crate::sys::exec::CommandLine;
+use draft::Draft;
+use field::Problem;
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// A template language.
@@ -51,16 +55,54 @@ pub struct Resource {
     pub dest: PathBuf,
     /// Which keys the template sees, and under which names.
     pub scope: Scope,
+    /// Full paths of keys without which nothing is rendered: each must exist, or have keys below
+    /// it. They wake the resource too.
+    pub required: Vec<KeyPath>,
+    /// Whose the file is; `None` = the old file's owner, the daemon's user for a new one.
+    pub owner: Option<Account>,
+    /// Its group; `None` as for the owner.
+    pub group: Option<Account>,
     /// Permission bits; `None` = those of the old file, 0640 for a new one.
     pub mode: Option<u32>,
+    /// Whether missing directories above the file are made.
+    pub make_dirs: bool,
     /// Must succeed on the staged file before it replaces the old one.
     pub check: Option<CommandLine>,
     /// Time the check has.
     pub check_timeout: Duration,
     /// Tells the service about the new file; owed until it succeeds.
     pub reload: Option<CommandLine>,
-    /// Time the reload has.
+    /// Time the reload has, and the verification after it.
     pub reload_timeout: Duration,
+    /// Must succeed after the reload; until it does, the reload is owed.
+    pub verify: Option<CommandLine>,
+    /// How long keys must stay as they are before they are rendered.
+    pub wait: Wait,
+    /// Shortest time between two reloads; what changes meanwhile is in the next one. 0 = none.
+    pub min_reload_interval: Duration,
+    /// Whether the content is kept out of logs, status and diffs.
+    pub sensitive: bool,
+    /// How many earlier versions of the file are kept.
+    pub backup: u32,
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// By number.
+    Id(u32),
+    /// By a name, which is looked up when the file is made.
+    Name(String),
+}
+
+/// A burst of changes is waited out: rendered once no key has changed for `min`, and at the
+/// latest `max` after the first change. Both 0 = at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// Time without a change.
+    pub min: Duration,
+    /// Time after the first change.
+    pub max: Duration,
 }
 
 /// What one resource file holds.
@@ -217,272 +259,6 @@ fn template_tables<'a, 'i>(
     tables
 }
 
-/// A mistake at a byte range; an empty range means the table as a whole.
-#[derive(Debug)]
-struct Problem {
-    range: Range<usize>,
-    message: String,
-    help: Option<String>,
-}
-
-impl Problem {
-    fn new(range: Range<usize>, message: impl Into<String>) -> Self {
-        Self { range, message: message.into(), help: None }
-    }
-
-    fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    fn unknown(key: &Spanned<std::borrow::Cow<'_, str>>, known: &[&str]) -> Self {
-        let problem = Self::new(key.span(), format!("unknown key `{}`", key.get_ref()));
-        match did_you_mean(key.get_ref(), known) {
-            Some(near) => problem.help(format!("did you mean `{near}`?")),
-            None => problem.help(format!("known keys are: {}", known.join(", "))),
-        }
-    }
-
-    fn show(self, file: &str, text: &str) -> Diagnostic {
-        let shown = Diagnostic::new(file, self.message).at(text, &self.range);
-        match self.help {
-            Some(help) => shown.help(help),
-            None => shown,
-        }
-    }
-}
-
-/// A key's value with its place, read into what a row wants.
-struct Field<'a, 'i>(&'a Spanned<DeValue<'i>>);
-
-impl Field<'_, '_> {
-    fn wrong(&self, wanted: &str) -> Problem {
-        let found = self.0.get_ref().type_str();
-        Problem::new(self.0.span(), format!("expected {wanted}, found {found}"))
-    }
-
-    /// A value together with its place, for checks that need other keys too.
-    fn placed<T>(&self, value: Result<T, Problem>) -> Result<(T, Range<usize>), Problem> {
-        Ok((value?, self.0.span()))
-    }
-
-    fn string(&self) -> Result<String, Problem> {
-        let text = self.0.get_ref().as_str().ok_or_else(|| self.wrong("a string"))?;
-        if text.is_empty() {
-            return Err(Problem::new(self.0.span(), "must not be empty"));
-        }
-        Ok(text.to_owned())
-    }
-
-    fn strings(&self) -> Result<Vec<String>, Problem> {
-        let array = self.0.get_ref().as_array();
-        let array = array.ok_or_else(|| self.wrong("an array of strings"))?;
-        array.iter().map(|entry| Field(entry).string()).collect()
-    }
-
-    fn boolean(&self) -> Result<bool, Problem> {
-        self.0.get_ref().as_bool().ok_or_else(|| self.wrong("true or false"))
-    }
-
-    fn key_path(&self, text: &str) -> Result<KeyPath, Problem> {
-        KeyPath::clean(text.as_bytes())
-            .map_err(|error| Problem::new(self.0.span(), error.to_string()))
-    }
-
-    fn key_paths(&self) -> Result<Vec<KeyPath>, Problem> {
-        self.strings()?.iter().map(|text| self.key_path(text)).collect()
-    }
-
-    fn duration(&self) -> Result<Duration, Problem> {
-        let text =
-            self.0.get_ref().as_str().ok_or_else(|| self.wrong("a duration like \"30s\""))?;
-        let wrong = || {
-            Problem::new(self.0.span(), format!("`{text}` is not a duration"))
-                .help("write a number above 0 and a unit: ms, s, m or h, as in \"30s\"")
-        };
-        parse_duration(text).filter(|time| !time.is_zero()).ok_or_else(wrong)
-    }
-
-    /// Octal, with or without a leading zero: confd read "644" as decimal, which nobody meant.
-    fn mode(&self) -> Result<u32, Problem> {
-        let help = "write the octal mode as a string: mode = \"0640\"";
-        let text = self.0.get_ref().as_str().ok_or_else(|| self.wrong("a string").help(help))?;
-        let digits = text.strip_prefix("0o").unwrap_or(text);
-        match u32::from_str_radix(digits, 8) {
-            Ok(mode) if mode <= 0o7777 => Ok(mode),
-            Ok(_) | Err(_) => {
-                let message = format!("`{text}` is not a file mode");
-                Err(Problem::new(self.0.span(), message).help(help))
-            }
-        }
-    }
-
-    fn command(&self) -> Result<CommandLine, Problem> {
-        if self.0.get_ref().is_str() {
-            return Ok(CommandLine::Shell(self.string()?));
-        }
-        let words = self.strings().map_err(|_| self.wrong("a string or an array of strings"))?;
-        if words.is_empty() {
-            return Err(Problem::new(self.0.span(), "names no program"));
-        }
-        Ok(CommandLine::Argv(words))
-    }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().ok()?;
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(unit_ms).map(Duration::from_millis)
-}
-
-/// A resource while its table is being read.
-#[derive(Default)]
-struct Draft {
-    src: Option<(String, Range<usize>)>,
-    engine: Option<EngineKind>,
-    dest: Option<(String, Range<usize>)>,
-    prefix: Option<KeyPath>,
-    keys: Option<Vec<KeyPath>>,
-    mode: Option<u32>,
-    check: Option<(CommandLine, Range<usize>)>,
-    check_timeout: Option<Duration>,
-    reload: Option<(CommandLine, Range<usize>)>,
-    reload_timeout: Option<Duration>,
-    shell: Option<bool>,
-}
-
-/// One key of a resource.
-struct Row {
-    key: &'static str,
-    read: fn(&mut Draft, &Field<'_, '_>) -> Result<(), Problem>,
-}
-
-/// Every key a resource may have. A new one is a row here, a field in `Draft` and `Resource`.
-const ROWS: &[Row] = &[
-    Row { key: "src", read: |d, f| put(&mut d.src, f.placed(f.string())) },
-    Row { key: "dest", read: |d, f| put(&mut d.dest, f.placed(f.string())) },
-    Row { key: "engine", read: |d, f| put(&mut d.engine, engine_named(f)) },
-    Row { key: "prefix", read: |d, f| put(&mut d.prefix, f.key_path(&f.string()?)) },
-    Row { key: "keys", read: |d, f| put(&mut d.keys, f.key_paths()) },
-    Row { key: "mode", read: |d, f| put(&mut d.mode, f.mode()) },
-    Row { key: "check_cmd", read: |d, f| put(&mut d.check, f.placed(f.command())) },
-    Row { key: "check_timeout", read: |d, f| put(&mut d.check_timeout, f.duration()) },
-    Row { key: "reload_cmd", read: |d, f| put(&mut d.reload, f.placed(f.command())) },
-    Row { key: "reload_timeout", read: |d, f| put(&mut d.reload_timeout, f.duration()) },
-    Row { key: "shell", read: |d, f| put(&mut d.shell, f.boolean()) },
-];
-
-fn put<T>(slot: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem> {
-    *slot = Some(value?);
-    Ok(())
-}
-
-fn engine_named(field: &Field<'_, '_>) -> Result<EngineKind, Problem> {
-    match field.string()?.as_str() {
-        "tera" => Ok(EngineKind::Tera),
-        other => Err(Problem::new(field.0.span(), format!("unknown engine `{other}`"))
-            .help("this version has one engine: \"tera\"")),
-    }
-}
-
-impl Draft {
-    fn read(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Self {
-        let mut draft = Self::default();
-        for (key, value) in table {
-            let outcome = match ROWS.iter().find(|row| row.key == key.get_ref()) {
-                Some(row) => (row.read)(&mut draft, &Field(value)),
-                None => {
-                    let known: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
-                    Err(Problem::unknown(key, &known))
-                }
-            };
-            if let Err(problem) = outcome {
-                problems.push(problem);
-            }
-        }
-        draft
-    }
-
-    fn finish(self, name: String, file: &Path) -> Result<Resource, Problem> {
-        let missing = |key: &str| Problem::new(0..0, format!("`{key}` is missing")).help(EXAMPLE);
-        let (src, src_at) = self.src.ok_or_else(|| missing("src"))?;
-        let (dest, dest_at) = self.dest.ok_or_else(|| missing("dest"))?;
-        check_src(&src, &src_at)?;
-        let engine = self.engine.map_or_else(|| engine_of(&src, &src_at), Ok)?;
-        let shell = self.shell.unwrap_or(true);
-        let check = command_for(self.check, shell)?;
-        let reload = command_for(self.reload, shell)?;
-        let prefix = self.prefix.unwrap_or_else(KeyPath::root);
-        Ok(Resource {
-            name,
-            file: file.to_path_buf(),
-            src,
-            engine,
-            dest: check_dest(dest, &dest_at)?,
-            scope: Scope::new(prefix, &self.keys.unwrap_or_default())
-                .map_err(|error| Problem::new(0..0, error.to_string()))?,
-            mode: self.mode,
-            check,
-            check_timeout: or_ms(self.check_timeout, limits::CHECK_TIMEOUT_MS),
-            reload,
-            reload_timeout: or_ms(self.reload_timeout, limits::RELOAD_TIMEOUT_MS),
-        })
-    }
-}
-
-fn or_ms(given: Option<Duration>, default_ms: u64) -> Duration {
-    given.unwrap_or(Duration::from_millis(default_ms))
-}
-
-fn check_src(src: &str, at: &Range<usize>) -> Result<(), Problem> {
-    let inside = Path::new(src).components().all(|part| matches!(part, Component::Normal(_)));
-    if inside {
-        return Ok(());
-    }
-    let message = "a template is named by its path inside the templates directory";
-    Err(Problem::new(at.clone(), message).help("leave out the leading `/` and any `..`"))
-}
-
-fn engine_of(src: &str, at: &Range<usize>) -> Result<EngineKind, Problem> {
-    let extension = Path::new(src).extension().and_then(|ext| ext.to_str());
-    let problem = match extension {
-        Some("tera") => return Ok(EngineKind::Tera),
-        Some("tmpl") => Problem::new(at.clone(), "Go templates (.tmpl) are not supported yet"),
-        Some(_) | None => Problem::new(at.clone(), "the file name does not tell the engine"),
-    };
-    Err(problem.help("name the template *.tera, or set engine = \"tera\""))
-}
-
-fn check_dest(dest: String, at: &Range<usize>) -> Result<PathBuf, Problem> {
-    let path = PathBuf::from(dest);
-    if !path.is_absolute() || path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
-        return Err(Problem::new(at.clone(), "not an absolute path of a file"));
-    }
-    Ok(path)
-}
-
-fn command_for(
-    command: Option<(CommandLine, Range<usize>)>,
-    shell: bool,
-) -> Result<Option<CommandLine>, Problem> {
-    match command {
-        Some((CommandLine::Shell(_), at)) if !shell => {
-            let message = "a command in one string needs a shell, and `shell` is false";
-            Err(Problem::new(at, message).help("write it as an array: [\"program\", \"argument\"]"))
-        }
-        Some((command, _)) => Ok(Some(command)),
-        None => Ok(None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -507,6 +283,15 @@ mod tests {
             reload_cmd = ["systemctl", "reload", "a"]
             check_timeout = "1500ms"
             reload_timeout = "2m"
+            required = ["domain", "/services/web"]
+            owner = "haproxy"
+            gid = 0x10
+            make_dirs = true
+            verify_cmd = ["true"]
+            wait = { min = "200ms" }
+            min_reload_interval = "10s"
+            sensitive = true
+            backup = 20
         "#)
         .unwrap();
         assert_eq!((resource.name.as_str(), resource.mode), ("a", Some(0o644)));
@@ -515,6 +300,15 @@ mod tests {
         assert_eq!(resource.check_timeout, Duration::from_millis(1500));
         assert_eq!(resource.reload_timeout, Duration::from_secs(120));
         assert_eq!(resource.scope.full("/domain").unwrap().as_ref(), b"/prod/domain");
+        let required: Vec<String> = resource.required.iter().map(ToString::to_string).collect();
+        assert_eq!(required, ["/prod/domain", "/prod/services/web"]);
+        assert_eq!(resource.owner, Some(Account::Name("haproxy".into())));
+        assert_eq!(resource.group, Some(Account::Id(16)));
+        assert_eq!(resource.verify, Some(CommandLine::Argv(vec!["true".into()])));
+        let (min, max) = (Duration::from_millis(200), Duration::from_millis(800));
+        assert_eq!(resource.wait, Wait { min, max });
+        assert_eq!(resource.min_reload_interval, Duration::from_secs(10));
+        assert!(resource.make_dirs && resource.sensitive && resource.backup == 20);
     }
 
     #[test]
@@ -537,6 +331,14 @@ mod tests {
             ("check_timeout = \"5 parsecs\"", ":4:17", "is not a duration"),
             ("shell = false\ncheck_cmd = \"a b\"", ":5:13", "as an array"),
             ("check_cmd = []", ":4:13", "names no program"),
+            ("wait = \"5s\"", ":4:8", "expected a table"),
+            ("wait = { mni = \"5s\" }", ":4:10", "did you mean `min`?"),
+            ("wait = { min = \"5s\", max = \"1s\" }", ":4:8", "shorter than `min`"),
+            ("min_reload_interval = \"0s\"", ":4:23", "is not a duration"),
+            ("backup = 1000", ":4:10", "a number from 0 to"),
+            ("uid = -1", ":4:7", "a number from 0 to"),
+            ("owner = \"a\"\nuid = 0", ":5:7", "leave one of them out"),
+            ("required = [\"\"]", ":4:13", "must not be empty"),
             ("prefix = ", ":4:10", "error: "),
             ("[tempalte]", ":4:2", "did you mean `template`?"),
         ];

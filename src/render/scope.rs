@@ -33,12 +33,20 @@ impl Scope {
         Ok(Self { prefix, keys })
     }
 
+    /// The full path of a name, whether the template may read it or not.
+    ///
+    /// # Errors
+    /// When both together are too long or too deep.
+    pub fn below_prefix(&self, name: &KeyPath) -> Result<KeyPath, BadPath> {
+        join(&self.prefix, name)
+    }
+
     /// The stored key a template means by `name`.
     ///
     /// # Errors
     /// When the name is too long or too deep.
     pub fn full(&self, name: &str) -> Result<Bytes, BadPath> {
-        Ok(join(&self.prefix, &KeyPath::clean(name.as_bytes())?)?.key().clone())
+        Ok(self.below_prefix(&KeyPath::clean(name.as_bytes())?)?.key().clone())
     }
 
     /// What a template calls a stored key; `None` if it does not see it.

@@ -10,17 +10,18 @@
 //!   set on the descriptor; it is synced before anybody looks at it.
 //! * A destination that is a symbolic link or no regular file is refused, and so is a directory
 //!   that others may write without the sticky bit.
-//! * Equal bytes and mode touch nothing on disk.
+//! * Equal bytes, mode and owner touch nothing on disk.
+//! * A destination that cannot be renamed over, as it is a mount point of its own, is written in
+//!   place: first the space is reserved, so that a full disk is noticed while it is whole.
 //! * A `Stage` that is dropped removes its file.
 //! * One writer per destination, so the stage has a fixed name: what a crash left is replaced.
 //!
-//! Deliberately not here: when to check and reload (`pass`), and the owner asked for by a
-//! resource; the old file's is kept.
+//! Deliberately not here: when to check and reload (`pass`), and what users are called.
 //!
 //! Sources: `contracts/render.md` section 2; rename(2).
 
 use crate::sys::file::{self, FileError};
-use rustix::fs::Mode;
+use rustix::fs::{FallocateFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
 use std::io::Write;
@@ -46,12 +47,58 @@ pub enum StageError {
         /// What is wrong with it, and what to do.
         why: &'static str,
     },
+    /// A destination that is written in place may hold a part of the new bytes.
+    #[error("the file may be incomplete until the next try succeeds")]
+    Torn(#[source] FileError),
+}
+
+/// Who may do what with the new file. `None` keeps what the old file has; a new one gets the
+/// daemon's user and group, and 0640.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Number of the user.
+    pub owner: Option<u32>,
+    /// Number of the group.
+    pub group: Option<u32>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
+impl From<Option<u32>> for Access {
+    fn from(mode: Option<u32>) -> Self {
+        Self { mode, ..Self::default() }
+    }
+}
+
+impl Access {
+    /// What is not asked for is as it was.
+    fn or_as_in(self, old: Option<&Metadata>) -> Self {
+        Self {
+            owner: self.owner.or(old.map(Metadata::uid)),
+            group: self.group.or(old.map(Metadata::gid)),
+            mode: self.mode.or(old.map(|old| old.mode() & 0o7777)),
+        }
+    }
+
+    fn give_to(self, file: &File, path: &Path) -> Result<(), FileError> {
+        let is = file.metadata().map_err(FileError::at("look at", path))?;
+        let differs = |wanted: Option<u32>, is: u32| wanted.filter(|wanted| *wanted != is);
+        let owner = differs(self.owner, is.uid()).map(Uid::from_raw);
+        let group = differs(self.group, is.gid()).map(Gid::from_raw);
+        if owner.is_some() || group.is_some() {
+            rustix::fs::fchown(file, owner, group)
+                .map_err(FileError::at("set the owner of", path))?;
+        }
+        // After the owner: changing the owner clears set-id bits.
+        let mode = Mode::from_raw_mode(self.mode.unwrap_or(MODE_NEW));
+        rustix::fs::fchmod(file, mode).map_err(FileError::at("set the mode of", path))
+    }
 }
 
 /// What comparing with the destination showed.
 #[derive(Debug)]
 pub enum Compared {
-    /// The destination has these bytes and this mode.
+    /// The destination has these bytes, this mode and this owner.
     Same,
     /// It differs; here is the complete new file.
     Differs(Stage),
@@ -62,7 +109,7 @@ pub enum Compared {
 pub struct Stage {
     path: PathBuf,
     dest: PathBuf,
-    mode: u32,
+    access: Access,
     file: File,
 }
 
@@ -75,17 +122,16 @@ pub enum Placed {
     InPlace,
 }
 
-/// Compares `bytes` with `dest` and stages them if they differ. `mode` `None` keeps the old
-/// file's, or gives a new file 0640.
+/// Compares `bytes` with `dest` and stages them if they differ. A mode alone stands for an access
+/// that asks for nothing else.
 ///
 /// # Errors
 /// When the destination is refused, or the stage cannot be written.
-pub fn stage(dest: &Path, bytes: &[u8], mode: Option<u32>) -> Result<Compared, StageError> {
+pub fn stage(dest: &Path, bytes: &[u8], access: impl Into<Access>) -> Result<Compared, StageError> {
     let old = look_at(dest)?;
-    let old_mode = old.as_ref().map(|old| old.mode() & 0o7777);
-    let mode = mode.or(old_mode).unwrap_or(MODE_NEW);
+    let access = access.into().or_as_in(old.as_ref());
     if let Some(old) = &old
-        && old_mode == Some(mode)
+        && access == Access::default().or_as_in(Some(old))
         && old.len() == bytes.len() as u64
         && std::fs::read(dest).map_err(FileError::at("read", dest))? == bytes
     {
@@ -95,8 +141,8 @@ pub fn stage(dest: &Path, bytes: &[u8], mode: Option<u32>) -> Result<Compared, S
     let path = file::neighbour(dest, STAGE_PREFIX);
     file::remove_if_there(&path)?;
     let created = file::create_exclusive(&path, 0o600)?;
-    let mut stage = Stage { path, dest: dest.to_path_buf(), mode, file: created };
-    stage.fill(bytes, old.as_ref())?;
+    let mut stage = Stage { path, dest: dest.to_path_buf(), access, file: created };
+    stage.fill(bytes)?;
     Ok(Compared::Differs(stage))
 }
 
@@ -132,35 +178,16 @@ impl Stage {
         &self.path
     }
 
-    fn fill(&mut self, bytes: &[u8], old: Option<&Metadata>) -> Result<(), StageError> {
+    fn fill(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         self.file.write_all(bytes).map_err(FileError::at("write", &self.path))?;
-        if let Some(old) = old {
-            self.keep_owner(old)?;
-        }
-        // After the owner: changing the owner clears set-id bits.
-        let mode = Mode::from_raw_mode(self.mode);
-        rustix::fs::fchmod(&self.file, mode)
-            .map_err(FileError::at("set the mode of", &self.path))?;
-        self.file.sync_all().map_err(FileError::at("sync", &self.path))?;
-        Ok(())
-    }
-
-    fn keep_owner(&self, old: &Metadata) -> Result<(), StageError> {
-        let new = self.file.metadata().map_err(FileError::at("look at", &self.path))?;
-        if (new.uid(), new.gid()) == (old.uid(), old.gid()) {
-            return Ok(());
-        }
-        let owner = rustix::fs::Uid::from_raw(old.uid());
-        let group = rustix::fs::Gid::from_raw(old.gid());
-        rustix::fs::fchown(&self.file, Some(owner), Some(group))
-            .map_err(FileError::at("keep the old file's owner on", &self.path))?;
-        Ok(())
+        self.access.give_to(&self.file, &self.path)?;
+        self.file.sync_all().map_err(FileError::at("sync", &self.path))
     }
 
     /// Renames the stage over its destination. The rename is not durable before `sync`.
     ///
     /// # Errors
-    /// When the rename fails; the old file is then still there.
+    /// When the rename fails; the old file is then still there, unless the error is `Torn`.
     pub fn place(self) -> Result<Placed, StageError> {
         match rustix::fs::rename(&self.path, &self.dest) {
             Ok(()) => Ok(Placed::Renamed),
@@ -173,16 +200,25 @@ impl Stage {
         }
     }
 
-    fn write_in_place(&self) -> Result<(), FileError> {
+    fn write_in_place(&self) -> Result<(), StageError> {
         let bytes = std::fs::read(&self.path).map_err(FileError::at("read", &self.path))?;
-        let mut dest = std::fs::OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&self.dest)
-            .map_err(FileError::at("open", &self.dest))?;
-        dest.write_all(&bytes).map_err(FileError::at("write", &self.dest))?;
-        rustix::fs::fchmod(&dest, Mode::from_raw_mode(self.mode))
-            .map_err(FileError::at("set the mode of", &self.dest))?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dest = rustix::fs::open(&self.dest, flags, Mode::empty());
+        let mut dest = dest.map(File::from).map_err(FileError::at("open", &self.dest))?;
+        match rustix::fs::fallocate(&dest, FallocateFlags::KEEP_SIZE, 0, bytes.len() as u64) {
+            // Not every file system can reserve, and none reserves nothing for an empty file.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL) => {}
+            Err(error) => {
+                return Err(FileError::at("make room in", &self.dest)(error).into());
+            }
+        }
+        self.overwrite(&mut dest, &bytes).map_err(StageError::Torn)
+    }
+
+    fn overwrite(&self, dest: &mut File, bytes: &[u8]) -> Result<(), FileError> {
+        dest.write_all(bytes).map_err(FileError::at("write", &self.dest))?;
+        dest.set_len(bytes.len() as u64).map_err(FileError::at("cut", &self.dest))?;
+        self.access.give_to(dest, &self.dest)?;
         dest.sync_all().map_err(FileError::at("sync", &self.dest))
     }
 }

@@ -1,6 +1,9 @@
-//! What is known of each resource, for `althing status` and the health page.
+//! What is known of each resource, for `althing status`, the health page, and who asks why a file
+//! is not what it should be.
 //!
-//! Invariant: reading is one short lock and a copy; nobody holds it across a wait.
+//! Invariants:
+//! * Reading is one short lock and a copy; nobody holds it across a wait.
+//! * Only `add` makes an entry: a task that ends after its resource was forgotten brings none back.
 //!
 //! Deliberately not here: history. The log has it.
 
@@ -34,6 +37,45 @@ pub struct ResourceStatus {
     pub reloads: u64,
     /// Since when a reload is owed.
     pub owed_since: Option<SystemTime>,
+    /// When the last pass ended, good or bad.
+    pub last_pass: Option<SystemTime>,
+    /// What it is waiting for.
+    pub waiting: Waiting,
+    /// When that wait ends by itself.
+    pub until: Option<SystemTime>,
+    /// Whether the content must not be shown.
+    pub sensitive: bool,
+}
+
+/// What a resource waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing: a pass or a reload is running or next.
+    #[default]
+    Nothing,
+    /// A change of its keys, its template or its resource file.
+    Change,
+    /// Its keys staying as they are (`wait`).
+    Quiet,
+    /// The next reload being allowed (`min_reload_interval`).
+    ReloadInterval,
+    /// The next try of what failed; a change comes first if it is earlier.
+    Retry,
+    /// The store answering again.
+    Store,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing",
+            Self::Change => "a change",
+            Self::Quiet => "its keys to stay as they are",
+            Self::ReloadInterval => "the next reload to be allowed",
+            Self::Retry => "the next try",
+            Self::Store => "the store",
+        })
+    }
 }
 
 /// The status of all resources.
@@ -61,20 +103,26 @@ pub(crate) enum Part {
 }
 
 impl Board {
-    pub(crate) fn update(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
+    /// Begins to tell of `name`, or goes on.
+    pub(crate) fn add(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
         let mut entries = self.lock();
         let entry = entries.entry(name.to_owned()).or_default();
-        entry.status.name.clear();
-        entry.status.name.push_str(name);
+        name.clone_into(&mut entry.status.name);
         change(&mut entry.status);
         drop(entries);
         self.listed.send_modify(|_| {});
     }
 
+    pub(crate) fn update(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            change(&mut entry.status);
+        }
+    }
+
     /// Sets or clears one error; tells whether that is news, for the log.
     pub(crate) fn set_error(&self, name: &str, part: Part, error: Option<String>) -> bool {
         let mut entries = self.lock();
-        let entry = entries.entry(name.to_owned()).or_default();
+        let Some(entry) = entries.get_mut(name) else { return false };
         let slot = match part {
             Part::Pass => &mut entry.pass_error,
             Part::Reload => &mut entry.reload_error,

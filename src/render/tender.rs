@@ -2,8 +2,13 @@
 //!
 //! Why a task each: a hanging command or a slow check of one resource must not delay another.
 //!
+//! A change is put off while `wait` sees more of them, and while `min_reload_interval` forbids
+//! the reload it may need: the pass itself waits, so that the file and what its service has loaded
+//! do not part, and whatever comes meanwhile is in that one pass. Nothing is dropped.
+//!
 //! Invariants:
 //! * One thing at a time: a pass, or a reload, or waiting.
+//! * A file that changes all the time is rendered at least once in `wait.max`.
 //! * Whatever failed is tried again after a pause that doubles up to
 //!   `limits::RETRY_BACKOFF_MS_MAX`; a change of keys or files is tried at once.
 //! * A pass that placed new bytes is followed by its reload before anything else.
@@ -16,7 +21,7 @@ use crate::render::owed::Mark;
 use crate::render::pass::{Memory, Outcome, PassError, Shop, told};
 use crate::render::resource::Resource;
 use crate::render::source::SourceError;
-use crate::render::status::{Board, Part};
+use crate::render::status::{Board, Part, Waiting};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -71,6 +76,8 @@ pub(crate) struct Tender {
     memory: Memory,
     pass_retry: Retry,
     reload_retry: Retry,
+    /// When the last reload began.
+    reloaded: Option<Instant>,
     /// The last wait failed: the next try is a pass, after its pause.
     source_is_down: bool,
 }
@@ -90,6 +97,7 @@ impl Tender {
             memory: Memory::new(Mark::default(), stop),
             pass_retry: Retry::new(retry_first),
             reload_retry: Retry::new(retry_first),
+            reloaded: None,
             source_is_down: false,
         }
     }
@@ -103,6 +111,7 @@ impl Tender {
         self.recall();
         let mut pass_is_due = true;
         loop {
+            self.wait_for(Waiting::Nothing, None);
             if pass_is_due {
                 self.pass().await;
             }
@@ -113,6 +122,7 @@ impl Tender {
                 Wake::Files => pass_is_due = true,
                 Wake::Keys(revision) => {
                     self.memory.seen = self.memory.seen.max(revision);
+                    self.quiet(&mut stop, &mut kick).await;
                     pass_is_due = true;
                 }
                 Wake::SourceDown(error) => {
@@ -126,6 +136,9 @@ impl Tender {
                 }
             }
             self.source_is_down &= !pass_is_due;
+            if pass_is_due {
+                self.until_reload_is_allowed(&mut stop).await;
+            }
         }
     }
 
@@ -135,16 +148,72 @@ impl Tender {
         kick: &mut watch::Receiver<()>,
     ) -> Wake {
         let next = [self.pass_retry.at, self.owed_retry()].into_iter().flatten().min();
-        let triggers = self.memory.triggers(&self.resource);
+        let waiting = match next {
+            Some(_) if self.source_is_down => Waiting::Store,
+            Some(_) => Waiting::Retry,
+            None => Waiting::Change,
+        };
+        self.wait_for(waiting, next);
         tokio::select! {
             biased;
             () = stopped(stop) => Wake::Stop,
             Ok(()) = kick.changed() => Wake::Files,
-            changed = self.shop.source.changed(triggers, self.memory.seen), if !self.source_is_down => {
+            changed = self.changed(), if !self.source_is_down => {
                 changed.map_or_else(Wake::SourceDown, Wake::Keys)
             }
             () = sleep_until(next) => Wake::Retry,
         }
+    }
+
+    async fn changed(&self) -> Result<Revision, SourceError> {
+        let triggers = self.memory.triggers(&self.resource);
+        self.shop.source.changed(triggers, self.memory.seen).await
+    }
+
+    /// Returns when no key has changed for `wait.min`, or `wait.max` is over; or at once when
+    /// there is something to look at other than keys.
+    async fn quiet(&mut self, stop: &mut watch::Receiver<bool>, kick: &mut watch::Receiver<()>) {
+        let wait = self.resource.wait;
+        if wait.max.is_zero() {
+            return; // A timer that is over costs up to a millisecond all the same.
+        }
+        let latest = Instant::now() + wait.max;
+        loop {
+            let until = latest.min(Instant::now() + wait.min);
+            self.wait_for(Waiting::Quiet, Some(until));
+            tokio::select! {
+                biased;
+                () = stopped(stop) => return,
+                Ok(()) = kick.changed() => return,
+                () = tokio::time::sleep_until(until) => return,
+                changed = self.changed() => match changed {
+                    Ok(revision) => self.memory.seen = self.memory.seen.max(revision),
+                    // The pass says so.
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// A pass may end in a reload, so it begins when that is allowed.
+    async fn until_reload_is_allowed(&self, stop: &mut watch::Receiver<bool>) {
+        let Some(at) = self.reload_allowed_at().filter(|at| *at > Instant::now()) else { return };
+        self.wait_for(Waiting::ReloadInterval, Some(at));
+        tokio::select! {
+            () = stopped(stop) => {}
+            () = tokio::time::sleep_until(at) => {}
+        }
+    }
+
+    fn reload_allowed_at(&self) -> Option<Instant> {
+        self.reloaded.map(|at| at + self.resource.min_reload_interval)
+    }
+
+    fn wait_for(&self, waiting: Waiting, until: Option<Instant>) {
+        let until = until.map(|at| SystemTime::now() + at.duration_since(Instant::now()));
+        self.board.update(&self.resource.name, |status| {
+            (status.waiting, status.until) = (waiting, until);
+        });
     }
 
     /// Reads what an earlier run left.
@@ -159,7 +228,10 @@ impl Tender {
     async fn pass(&mut self) {
         let done = self.shop.pass(&self.resource, &mut self.memory).await;
         let name = &self.resource.name;
-        self.board.update(name, |status| status.renders += 1);
+        self.board.update(name, |status| {
+            status.renders += 1;
+            status.last_pass = Some(SystemTime::now());
+        });
         let error = match done {
             Ok(outcome) => {
                 self.pass_retry.clear();
@@ -187,9 +259,11 @@ impl Tender {
     }
 
     async fn reload_if_owed(&mut self) {
-        if !self.memory.mark.owed || !self.reload_retry.is_due() {
+        let due = self.owed_retry().is_none_or(|at| at <= Instant::now());
+        if !self.memory.mark.owed || self.memory.torn || !due {
             return;
         }
+        self.reloaded = Some(Instant::now());
         let error = match self.shop.reload(&self.resource, &mut self.memory).await {
             Ok(()) => {
                 self.reload_retry.clear();
@@ -225,8 +299,10 @@ impl Tender {
         });
     }
 
+    /// When an owed reload may run; a torn file is first made whole by a pass.
     fn owed_retry(&self) -> Option<Instant> {
-        self.reload_retry.at.filter(|_| self.memory.mark.owed)
+        let at = self.reload_retry.at.max(self.reload_allowed_at());
+        at.filter(|_| self.memory.mark.owed && !self.memory.torn)
     }
 }
 

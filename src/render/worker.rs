@@ -16,6 +16,7 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
+use crate::render::backup::Backups;
 use crate::render::engine::pool::Pool;
 use crate::render::failpoint::Failpoints;
 use crate::render::files::Files;
@@ -69,17 +70,18 @@ impl Options {
         }
     }
 
-    fn shop(&self, source: Arc<dyn Source>) -> Result<Shop, FileError> {
-        Ok(Shop {
+    fn shop(&self, source: Arc<dyn Source>, ledger: Ledger) -> Shop {
+        Shop {
             source,
             pool: Pool::new(self.worker_program.clone()),
-            ledger: Ledger::open(&self.state_dir)?,
+            ledger,
+            backups: Backups::new(&self.state_dir),
             templates: self.confdir.join("templates"),
             node: self.node.clone(),
             environment: self.environment.clone(),
             failpoints: self.failpoints.clone(),
             running: Mutex::new(BTreeMap::new()),
-        })
+        }
     }
 }
 
@@ -94,7 +96,7 @@ pub async fn render_once(
 ) -> Result<Vec<u8>, Diagnostic> {
     let resource = find(options, name)?;
     let whole = |error: String| Diagnostic::new(resource.file.display().to_string(), error);
-    let shop = options.shop(source).map_err(|error| whole(error.to_string()))?;
+    let shop = options.shop(source, Ledger::at(&options.state_dir));
     let (_keep, stop) = watch::channel(false);
     let mut memory = Memory::new(Mark::default(), stop);
     let snapshot = shop.source.snapshot(Revision(0)).await;
@@ -149,7 +151,8 @@ impl Renderer {
     /// # Errors
     /// When the state directory cannot be made. Bad resources are a matter of `status`.
     pub fn start(options: Options, source: Arc<dyn Source>) -> Result<Self, FileError> {
-        let shop = Arc::new(options.shop(source.clone())?);
+        let ledger = Ledger::open(&options.state_dir)?;
+        let shop = Arc::new(options.shop(source.clone(), ledger));
         let board = Arc::new(Board::default());
         let (stop, stopped) = watch::channel(false);
         let (first, first_pass) = watch::channel(None);
@@ -375,7 +378,7 @@ impl Supervisor {
             .collect();
         let names = if in_force.is_empty() { vec![name] } else { in_force };
         for name in names {
-            self.board.update(name, |status| status.file = file.to_path_buf());
+            self.board.add(name, |status| status.file = file.to_path_buf());
             if self.board.set_error(name, Part::File, Some(shown.clone())) {
                 tracing::error!("resource {name}: {shown}");
             }
@@ -385,9 +388,10 @@ impl Supervisor {
     fn start(&self, resource: Resource, first: Option<FirstPass>) -> Running {
         let (stop, stopped) = watch::channel(false);
         let (kick, kicked) = watch::channel(());
-        self.board.update(&resource.name, |status| {
+        self.board.add(&resource.name, |status| {
             status.file.clone_from(&resource.file);
             status.dest.clone_from(&resource.dest);
+            status.sensitive = resource.sensitive;
         });
         let (shop, board) = (self.shop.clone(), self.board.clone());
         let retry_first = self.options.retry_first;

@@ -132,10 +132,14 @@ pub struct Output {
     pub truncated: bool,
 }
 
-/// Shown indented below an error message; empty output shows nothing.
+/// Its last lines, shown indented below an error message; empty output shows nothing.
 impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for line in self.text.lines() {
+        let left_out = self.text.lines().count().saturating_sub(limits::COMMAND_LINES_SHOWN_MAX);
+        if left_out > 0 {
+            write!(f, "\n  | ({left_out} lines before these)")?;
+        }
+        for line in self.text.lines().skip(left_out) {
             write!(f, "\n  | {line}")?;
         }
         if self.truncated {
@@ -178,6 +182,20 @@ pub enum ExecError {
         /// What it printed.
         output: Output,
     },
+}
+
+impl ExecError {
+    /// The same error with nothing of what the command printed, for commands that see secrets.
+    #[must_use]
+    pub fn without_output(mut self) -> Self {
+        match &mut self {
+            Self::Start { .. } => {}
+            Self::Failed { output, .. } | Self::TimedOut { output, .. } => {
+                *output = Output { text: "(not shown)".to_owned(), truncated: false };
+            }
+        }
+        self
+    }
 }
 
 fn ending(status: ExitStatus) -> String {
@@ -372,6 +390,10 @@ mod tests {
         assert_eq!(output.text, "out\nerr\nx unset\n");
         let error = sh("echo why; exit 3").await.unwrap_err().to_string();
         assert!(error.ends_with("ended with exit code 3\n  | why"), "{error}");
+        let error = sh("seq 1000; exit 3").await.unwrap_err();
+        assert!(error.to_string().contains("(960 lines before these)\n  | 961\n"), "{error}");
+        let silent = error.without_output().to_string();
+        assert!(silent.ends_with("exit code 3\n  | (not shown)"), "{silent}");
         let missing = CommandLine::Argv(vec!["/no/such/program".into()]);
         let error = run(&missing, &[], Duration::from_secs(5)).await.unwrap_err();
         assert!(matches!(error, ExecError::Start { .. }), "{error}");

@@ -8,6 +8,7 @@
 //! * The neighbour is never followed if it is a symbolic link (`O_EXCL | O_NOFOLLOW`), and it
 //!   never keeps a name a program would pick up: it starts with a dot.
 //! * One writer per target: a neighbour left by a crash is removed by the next replacement.
+//! * A directory that was made survives a power cut.
 //!
 //! Deliberately not here: keeping owner and mode of the old file (`render::stage` does).
 //!
@@ -100,6 +101,20 @@ pub fn remove_if_there(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Makes a directory and those above it that are missing, with permission bits `mode`.
+///
+/// # Errors
+/// When one of them cannot be made, or is there and no directory.
+pub fn make_directories(path: &Path, mode: u32) -> Result<(), FileError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.is_dir()).collect();
+    for directory in missing.into_iter().rev() {
+        rustix::fs::mkdir(directory, Mode::from_raw_mode(mode))
+            .map_err(FileError::at("make the directory", directory))?;
+        sync_directory_of(directory)?;
+    }
+    Ok(())
+}
+
 /// Makes a rename inside the directory of `path` survive a power cut.
 ///
 /// # Errors
@@ -132,6 +147,19 @@ mod tests {
         }
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn missing_directories_are_made() {
+        let dir = directory();
+        let deep = dir.path().join("a/b/c");
+        for _ in 0..2 {
+            make_directories(&deep, 0o700).unwrap();
+        }
+        assert_eq!(std::fs::metadata(&deep).unwrap().permissions().mode() & 0o7777, 0o700);
+        std::fs::write(deep.join("file"), "").unwrap();
+        let error = make_directories(&deep.join("file/d"), 0o700).unwrap_err();
+        assert!(error.to_string().ends_with("a/b/c/file"), "{error}");
     }
 
     #[test]

@@ -14,3 +14,4 @@ pub mod notify;
 mod pace;
 pub mod pulse;
 pub mod usage;
+pub mod users;

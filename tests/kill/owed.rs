@@ -1,7 +1,8 @@
 //! A daemon killed in the middle of a render pass still owes the reload, and pays it.
 //!
-//! The failpoints abort the daemon where a kill would hurt most: with the debt written and the
-//! file old, renamed but not durable, durable but not reloaded, reloaded but the debt still there.
+//! The failpoints abort the daemon between every two steps of a pass: among them where a kill hurts
+//! most, with the debt written and the file old, renamed but not durable, durable but not reloaded,
+//! reloaded but the debt still there.
 
 use crate::common::{Daemon, http, wait_until};
 use althing::render::Failpoint;
@@ -30,7 +31,7 @@ fn daemon() -> Daemon {
         format!("if test -s {fails}; then sed -i 1d {fails}; exit 1; fi; cp {dest} {loaded}");
     let resource = format!(
         "[template]\nsrc = \"a.tera\"\ndest = \"{dest}\"\ncheck_cmd = \"true\"\n\
-         reload_cmd = \"{reload}\"\n"
+         reload_cmd = \"{reload}\"\nverify_cmd = \"cmp {dest} {loaded}\"\nbackup = 2\n"
     );
     fs::write(confdir.join("conf.d/a.toml"), resource).unwrap();
     daemon.restart();
@@ -63,12 +64,15 @@ fn a_reload_is_still_owed_after_a_kill_in_the_pass() {
     let mut daemon = daemon();
     let home = daemon.home().to_owned();
     wait_until_loaded(&home, "none");
-    let points = [Failpoint::Owed, Failpoint::Renamed, Failpoint::Synced, Failpoint::Reloaded];
-    for (round, point) in points.into_iter().enumerate() {
+    for (round, point) in Failpoint::ALL.into_iter().enumerate() {
+        let old = fs::read_to_string(home.join("dest")).unwrap();
         let value = format!("value-{round}");
         kill_in_a_pass(&mut daemon, point, &value);
+        let left = fs::read_to_string(home.join("dest")).unwrap();
+        assert!(left == old || left == value, "{point:?}: the file is {left:?}");
         daemon.restart();
         wait_until_loaded(&home, &value);
+        assert_eq!(fs::read_to_string(home.join("dest")).unwrap(), value, "{point:?}");
     }
 }
 

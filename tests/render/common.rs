@@ -8,7 +8,7 @@ use althing::render::worker::{Options, Renderer};
 use althing::render::{Answer, Failpoints, Item, ResourceStatus, Snapshot, Source};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -209,17 +209,4 @@ pub(crate) async fn until_file(bench: &Bench, name: &str, text: &str) {
         assert!(Instant::now() < deadline, "{name} is {found:?}, wanted {text:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-/// Whether a program is installed; says so by name if not. A skip is a failure when
-/// `ALTHING_REQUIRE_ALL` is set.
-pub(crate) fn have(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    let found = folders.any(|folder| Path::new(folder).join(program).is_file());
-    if !found {
-        assert!(std::env::var_os("ALTHING_REQUIRE_ALL").is_none(), "{program} is not installed");
-        println!("SKIPPED: what needs `{program}`, which is not installed");
-    }
-    found
 }

@@ -1,16 +1,24 @@
-//! The renderer through its public API, with its real worker process and real commands.
+//! The renderer through its public API and inside a whole daemon, with its real worker process and
+//! real commands.
 //!
-//! What: conformance cases byte for byte, the promises about reloads, hostile values and runaway
-//! templates, and changes of files under a running renderer.
-//! Not here: the node as source (the daemon's tests), kill -9 loops (they use the failpoints of a
-//! whole daemon).
+//! What: conformance cases byte for byte, the promises about reloads and about each key of a
+//! resource, hostile values and runaway templates, commands and disks that fail, and changes of
+//! files under a running renderer.
+//! Not here: kill -9 (`tests/kill/owed.rs`, by the failpoints of a whole daemon).
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as tests do")]
-#![expect(clippy::print_stdout, reason = "skipped programs are told by name")]
 
+mod commands;
 mod common;
 mod conformance;
+mod disks;
 mod files;
+#[path = "../common/mod.rs"]
+mod harness;
+mod host;
+mod keys;
 mod promises;
 mod runaway;
 mod shipped;
+mod together;
+mod unharmed;

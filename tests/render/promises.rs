@@ -3,7 +3,7 @@
 
 use crate::common::{Bench, Store, error, status, until, until_file};
 use althing::base::id::Revision;
-use althing::render::Failpoint;
+use althing::render::{Failpoint, Waiting};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -144,6 +144,7 @@ async fn only_what_was_touched_wakes_a_template() {
     until_file(&bench, "a", "2").await;
     store.put("/p/v", "3");
     until_file(&bench, "a", "3").await;
+    until("the pass is over", || status(&renderer, "a").waiting == Waiting::Change).await;
     assert_eq!(status(&renderer, "a").renders, 3);
     renderer.shutdown().await;
 }

@@ -1,8 +1,6 @@
-//! Hostile values, templates without end, commands that hang: each is stopped, named, and nobody
-//! else's trouble.
+//! Hostile values and templates without end: each is stopped, named, and nobody else's trouble.
 
-use crate::common::{Bench, Store, error, status, until, until_file};
-use std::path::Path;
+use crate::common::{Bench, Store, error, until, until_file};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -28,6 +26,61 @@ async fn stored_line_breaks_do_not_get_into_a_file() {
         assert!(error.contains(&format!("key: /{name}")) && error.contains("^^^"), "{error}");
         assert!(!bench.read(name).contains("root"));
     }
+    renderer.shutdown().await;
+}
+
+#[tokio::test]
+async fn no_filter_lets_a_line_break_through() {
+    let bench = Bench::new();
+    let filters = [
+        "upper",
+        "trim",
+        "replace(from='x', to='y')",
+        "default(value='z')",
+        "env_quote",
+        "shell_quote",
+        "escape",
+        "indent",
+        "title",
+        "b64encode | b64decode",
+        "split(pat=',') | join(sep='-')",
+    ];
+    for (at, filter) in filters.iter().enumerate() {
+        let name = format!("f{at}");
+        let text = format!("<{{{{ getv(key='/v') | {filter} }}}}>");
+        bench.template(&format!("{name}.tera"), &text);
+        bench.resource(&name, "");
+    }
+    for (name, text) in [
+        ("lines", "{% for l in getv(key='/json') | from_json %}{{ l }}{% endfor %}"),
+        ("key", "{% set j = getv(key='/map') | from_json %}{{ j | keys | join(sep=',') }}"),
+        ("set", "{% set x %}{{ getv(key='/v') }}{% endset %}{{ x }}"),
+        ("glued", "{{ 'a' ~ getv(key='/v') ~ 'b' }}"),
+    ] {
+        bench.template(&format!("{name}.tera"), text);
+        bench.resource(name, "");
+    }
+    bench.template("end.tera", "<{{ getv(key='/end') | trim }}>");
+    bench.resource("end", "");
+    let store = Store::with(&[
+        ("/v", "a\nevil b"),
+        ("/json", "[\"a\\nevil b\"]"),
+        ("/map", "{\"a\\nevil b\":1}"),
+        ("/end", "trimmed\n"),
+    ]);
+    let renderer = bench.start(&store);
+    renderer.first_pass().await;
+    for status in renderer.status().iter().filter(|status| status.name != "end") {
+        let told = status.error.clone().unwrap_or_default();
+        assert!(
+            told.contains("line feed"),
+            "{}: {told:?} {:?}",
+            status.name,
+            bench.read(&status.name)
+        );
+        assert!(!bench.out(&status.name).exists());
+    }
+    assert_eq!(bench.read("end"), "<trimmed>", "a line end may be trimmed off");
     renderer.shutdown().await;
 }
 
@@ -68,58 +121,4 @@ async fn a_memory_bomb_is_stopped() {
     let text = "x".repeat(100_000);
     let bomb = format!("{{% set x %}}{LOOPS}{text}{{% endfor %}}{{% endfor %}}{{% endset %}}");
     stops(&bomb, "MiB of memory").await;
-}
-
-#[tokio::test]
-async fn a_hanging_check_dies_with_its_group_and_holds_up_nobody() {
-    let bench = Bench::new();
-    let pid = bench.path("pid");
-    bench.template("slow.tera", "x");
-    let check = format!("sleep 77 & echo $! > {}; wait", pid.display());
-    bench.resource("slow", &format!("check_cmd = \"{check}\"\ncheck_timeout = \"1s\""));
-    bench.template("good.tera", "{{ getv(key='/v') }}");
-    bench.resource("good", "");
-    let store = Store::with(&[("/v", "1")]);
-    let renderer = bench.start(&store);
-    until("the check hangs", || pid.exists()).await;
-    store.put("/v", "2");
-    until_file(&bench, "good", "2").await;
-    until("the check is given up", || error(&renderer, "slow").contains("did not end within 1 s"))
-        .await;
-    let first = std::fs::read_to_string(&pid).unwrap();
-    until("its child is gone", || is_gone(first.trim())).await;
-    assert!(!bench.out("slow").exists());
-    renderer.shutdown().await;
-    let last = std::fs::read_to_string(&pid).unwrap();
-    until("nothing outlives the renderer", || is_gone(last.trim())).await;
-}
-
-fn is_gone(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
-    stat.map_or(true, |stat| stat.contains(") Z "))
-}
-
-#[tokio::test]
-async fn shutdown_kills_a_running_reload_and_keeps_the_debt() {
-    let bench = Bench::new();
-    let pid = bench.path("pid");
-    bench.template("a.tera", "x");
-    bench.resource("a", &format!("reload_cmd = \"echo $$ > {}; exec sleep 88\"", pid.display()));
-    let store = Store::new();
-    let renderer = bench.start(&store);
-    until("the reload runs", || {
-        std::fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))
-    })
-    .await;
-    assert!(status(&renderer, "a").owed_since.is_some());
-    let begun = Instant::now();
-    renderer.shutdown().await;
-    assert!(begun.elapsed() < Duration::from_secs(3));
-    let process = std::fs::read_to_string(&pid).unwrap();
-    until("the reload is dead", || is_gone(process.trim())).await;
-    bench.resource("a", "reload_cmd = \"true\"");
-    let renderer = bench.start(&store);
-    renderer.first_pass().await;
-    assert_eq!(status(&renderer, "a").reloads, 1);
-    renderer.shutdown().await;
 }

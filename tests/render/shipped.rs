@@ -1,7 +1,8 @@
 //! `templates/*`: the templates this project ships, with their sample keys. Each renders to the
 //! expected bytes, and its own check command, with the real program, accepts them.
 
-use crate::common::{Bench, Store, have, status};
+use crate::common::{Bench, Store, status};
+use crate::harness::program;
 use std::path::{Path, PathBuf};
 
 fn folder(name: &str) -> PathBuf {
@@ -32,7 +33,7 @@ async fn samples_are_accepted(name: &str, programs: &[&str]) {
     assert!(text.contains("# Keys: /"), "{name}.toml does not say which keys it reads");
     let src = text.lines().find_map(|line| line.strip_prefix("src = ")).unwrap();
     let src = src.trim_matches('"');
-    let is_checked = programs.iter().all(|program| have(program));
+    let is_checked = programs.iter().all(|name| program(name).is_some());
     for keys in ["keys", "keys-empty"] {
         let bench = Bench::new();
         bench.template(src, &read(&folder.join(src)));
@@ -85,7 +86,7 @@ async fn prometheus() {
 #[tokio::test]
 async fn hosts() {
     samples_are_accepted("hosts", &[]).await;
-    if have("python3") {
+    if program("python3").is_some() {
         let expected = folder("hosts").join("keys.expected");
         let mut python = std::process::Command::new("python3");
         python.args(["-c", READ_HOSTS]).arg(expected);
@@ -106,7 +107,7 @@ for line in open(sys.argv[1]):
 #[tokio::test]
 async fn environment() {
     samples_are_accepted("environment", &[]).await;
-    if have("python3") {
+    if program("python3").is_some() {
         let folder = folder("environment");
         let mut python = std::process::Command::new("python3");
         python.args(["-c", READ_ENVIRONMENT]);

@@ -53,42 +53,24 @@ fn parse(flags: &[&str]) -> Flags {
 
 /// `key = value (origin)` for every setting.
 fn shown(config: &Config) -> String {
-    let list = |values: Vec<String>| values.join(",");
-    let rows = [
-        ("name", config.name.value.clone(), &config.name.origin),
-        ("data_dir", config.data_dir.value.display().to_string(), &config.data_dir.origin),
-        (
-            "listen_client_urls",
-            list(config.listen_client_urls.value.iter().map(ToString::to_string).collect()),
-            &config.listen_client_urls.origin,
-        ),
-        (
-            "advertise_client_urls",
-            list(config.advertise_client_urls.value.iter().map(ToString::to_string).collect()),
-            &config.advertise_client_urls.origin,
-        ),
-        ("confdir", config.confdir.value.display().to_string(), &config.confdir.origin),
-        ("insecure", config.insecure.value.to_string(), &config.insecure.origin),
-        (
-            "render_timeout",
-            format!("{:?}", config.render_timeout.value),
-            &config.render_timeout.origin,
-        ),
-    ];
-    let rows = rows.map(|(key, value, origin)| format!("{key} = {value} ({origin})\n"));
-    rows.concat()
+    let shown = config.shown();
+    let rows = shown.iter().map(|row| {
+        let (key, value, origin) = (row.spec.key, &row.value, row.origin);
+        format!("{key} = {value} ({origin})\n")
+    });
+    rows.collect()
 }
 
 #[test]
 fn defaults_are_those_of_a_packaged_host() {
     let expected = "\
-name = box1 (the default)
-data_dir = /var/lib/althing (the default)
-listen_client_urls = http://127.0.0.1:2379,http://[::1]:2379 (the default)
-advertise_client_urls =  (the default)
-confdir = /etc/althing (the default)
+name = \"box1\" (the default)
+data_dir = \"/var/lib/althing\" (the default)
+listen_client_urls = [\"http://127.0.0.1:2379\", \"http://[::1]:2379\"] (the default)
+advertise_client_urls = [] (the default)
+confdir = \"/etc/althing\" (the default)
 insecure = false (the default)
-render_timeout = 30s (the default)
+render_timeout = \"30s\" (the default)
 ";
     assert_eq!(shown(&Host::new().load(&[]).unwrap()), expected);
 }
@@ -114,7 +96,7 @@ fn dev_lives_below_one_directory() {
 fn each_place_beats_the_one_before() {
     let file = "name = \"file\"\ndata_dir = \"/file\"\n\
                 listen_client_urls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]\n\
-                confdir = \"/file\"\ninsecure = true\n";
+                advertise_client_urls = []\nconfdir = \"/file\"\ninsecure = true\n";
     let host = Host::new()
         .file(file)
         .variable("ALTHING_DATA_DIR", "/variable")
@@ -122,13 +104,13 @@ fn each_place_beats_the_one_before() {
         .variable("ALTHING_NAME", "");
     let config = host.load(&["--confdir", "/flag", "--insecure=false"]).unwrap();
     let expected = "\
-name = file (DIR/althing.toml:1:8)
-data_dir = /variable (the environment variable ALTHING_DATA_DIR)
-listen_client_urls = http://127.0.0.1:1,http://127.0.0.1:2 (DIR/althing.toml:3:22)
-advertise_client_urls =  (the default)
-confdir = /flag (--confdir)
+name = \"file\" (DIR/althing.toml:1:8)
+data_dir = \"/variable\" (the environment variable ALTHING_DATA_DIR)
+listen_client_urls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"] (DIR/althing.toml:3:22)
+advertise_client_urls = [] (DIR/althing.toml:4:25)
+confdir = \"/flag\" (--confdir)
 insecure = false (--insecure)
-render_timeout = 30s (the default)
+render_timeout = \"30s\" (the default)
 ";
     let dir = host.dir.path().display().to_string();
     assert_eq!(shown(&config).replace(&dir, "DIR"), expected);
@@ -147,6 +129,7 @@ fn another_file_can_be_named() {
     let missing = host.refusal(&["--config", "DIR/missing.toml"]);
     assert!(missing.contains("cannot read the settings file: No such file"), "{missing}");
     assert!(missing.contains("--> DIR/missing.toml"), "{missing}");
+    assert!(missing.contains("help: --config names it: create it"), "{missing}");
 }
 
 #[test]
@@ -214,4 +197,11 @@ fn a_variable_must_be_text() {
     let bytes = OsString::from_vec(vec![0xff]);
     host.surroundings.environment.insert("ALTHING_NAME".into(), bytes);
     assert!(host.refusal(&[]).starts_with("error: name: is not UTF-8\n --> the environment"));
+}
+
+#[test]
+fn misspelt_variables_are_told() {
+    let host = Host::new().variable("ALTHING_DATADIR", "/x").variable("ALTHING_LOG", "info");
+    let host = host.variable("ALTHING_SOMETHING_ELSE", "1").variable("ALTHING_NAME", "a");
+    assert_eq!(host.surroundings.misspelt(), [("ALTHING_DATADIR".to_owned(), "ALTHING_DATA_DIR")]);
 }

@@ -18,7 +18,7 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::engine::protocol::{FRAME_BYTES_MAX, FromWorker, Request, ToWorker};
+use crate::render::engine::protocol::{self, FromWorker, Request, ToWorker};
 use crate::render::engine::tera::TeraEngine;
 use crate::render::engine::view::{Fetch, View};
 use crate::render::engine::{Engine, Session};
@@ -98,21 +98,13 @@ fn receive() -> std::io::Result<Option<ToWorker>> {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let length = u32::from_le_bytes(length) as usize;
-    if length > FRAME_BYTES_MAX {
-        return Err(std::io::Error::other("frame too long"));
-    }
-    let mut frame = vec![0; length];
+    let mut frame = vec![0; protocol::length_of(length)?];
     input.read_exact(&mut frame)?;
     ToWorker::decode(&frame).map(Some).map_err(std::io::Error::other)
 }
 
 fn send(message: &FromWorker) -> std::io::Result<()> {
-    let body = message.encode();
-    let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
-    let mut frame = Vec::with_capacity(4 + body.len());
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&body);
+    let frame = protocol::framed(&message.encode())?;
     // Not `Stdout`: it buffers by lines and would cut a frame into many writes.
     let output = std::io::stdout().as_fd().try_clone_to_owned()?;
     File::from(output).write_all(&frame)

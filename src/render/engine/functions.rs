@@ -50,35 +50,34 @@ pub(crate) fn fail(session: &mut Session, key: Option<&str>, help: &str, message
     Error::message(message)
 }
 
+type Function = fn(&Shared, &Kwargs) -> TeraResult<Value>;
+
+const FUNCTIONS: &[(&str, Function)] = &[
+    ("getv", getv),
+    ("get", get),
+    ("gets", gets),
+    ("getvs", getvs),
+    ("ls", |shared, args| list(shared, args, false)),
+    ("lsdir", |shared, args| list(shared, args, true)),
+    ("exists", exists),
+    ("getenv", getenv),
+    ("node", |shared, _| with(shared, |session| Ok(node(&session.surroundings.node)))),
+    ("revision", |shared, _| {
+        with(shared, |session| Ok(Value::from(session.surroundings.revision.0)))
+    }),
+];
+
 /// Registers all functions.
 pub(crate) fn register(tera: &mut Tera, shared: &Shared) {
-    let s = shared.clone();
-    tera.register_function("getv", move |args: Kwargs, _: &State| getv(&s, &args));
-    let s = shared.clone();
-    tera.register_function("get", move |args: Kwargs, _: &State| get(&s, &args));
-    let s = shared.clone();
-    tera.register_function("gets", move |args: Kwargs, _: &State| gets(&s, &args));
-    let s = shared.clone();
-    tera.register_function("getvs", move |args: Kwargs, _: &State| getvs(&s, &args));
-    let s = shared.clone();
-    tera.register_function("ls", move |args: Kwargs, _: &State| list(&s, &args, false));
-    let s = shared.clone();
-    tera.register_function("lsdir", move |args: Kwargs, _: &State| list(&s, &args, true));
-    let s = shared.clone();
-    tera.register_function("exists", move |args: Kwargs, _: &State| {
-        let key: &str = args.must_get("key")?;
-        with(&s, |session| Ok(read(session, key)?.is_some()))
-    });
-    let s = shared.clone();
-    tera.register_function("getenv", move |args: Kwargs, _: &State| getenv(&s, &args));
-    let s = shared.clone();
-    tera.register_function("node", move |_: Kwargs, _: &State| {
-        with(&s, |session| Ok(node(&session.surroundings.node)))
-    });
-    let s = shared.clone();
-    tera.register_function("revision", move |_: Kwargs, _: &State| {
-        with(&s, |session| Ok(session.surroundings.revision.0))
-    });
+    for (name, function) in FUNCTIONS {
+        let shared = shared.clone();
+        tera.register_function(*name, move |args: Kwargs, _: &State| function(&shared, &args));
+    }
+}
+
+fn exists(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    let key: &str = args.must_get("key")?;
+    with(shared, |session| Ok(Value::from(read(session, key)?.is_some())))
 }
 
 fn getv(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
@@ -107,27 +106,34 @@ fn missing(session: &mut Session, key: &str, function: &str) -> Error {
     fail(session, Some(key), &help, format!("key does not exist: {key}"))
 }
 
-fn gets(shared: &Shared, args: &Kwargs) -> TeraResult<Vec<Value>> {
+fn gets(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    each_matching(shared, args, described)
+}
+
+fn getvs(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    each_matching(shared, args, |session, name, item| Ok(Value::from(text(session, name, item)?)))
+}
+
+fn each_matching(
+    shared: &Shared,
+    args: &Kwargs,
+    shown: fn(&mut Session, &str, &Item) -> TeraResult<Value>,
+) -> TeraResult<Value> {
     let pattern: &str = args.must_get("pattern")?;
     with(shared, |session| {
-        let found = matching(session, pattern)?;
-        found.iter().map(|(name, item)| described(session, name, item)).collect()
+        let found = session.view.matching(pattern);
+        let found = found.map_err(|error| explain(session, pattern, &error))?;
+        let values = found.iter().map(|(name, item)| shown(session, name, item));
+        Ok(Value::from(values.collect::<TeraResult<Vec<_>>>()?))
     })
 }
 
-fn getvs(shared: &Shared, args: &Kwargs) -> TeraResult<Vec<Value>> {
-    let pattern: &str = args.must_get("pattern")?;
-    with(shared, |session| {
-        let found = matching(session, pattern)?;
-        found.iter().map(|(name, item)| Ok(Value::from(text(session, name, item)?))).collect()
-    })
-}
-
-fn list(shared: &Shared, args: &Kwargs, directories_only: bool) -> TeraResult<Vec<String>> {
+fn list(shared: &Shared, args: &Kwargs, directories_only: bool) -> TeraResult<Value> {
     let path: &str = args.must_get("path")?;
     with(shared, |session| {
         let children = session.view.children(path, directories_only);
-        children.map_err(|error| explain(session, path, &error))
+        let children = children.map_err(|error| explain(session, path, &error))?;
+        Ok(Value::from(children.into_iter().map(Value::from).collect::<Vec<_>>()))
     })
 }
 
@@ -154,11 +160,6 @@ fn node(facts: &[(String, String)]) -> Value {
 fn read(session: &mut Session, key: &str) -> TeraResult<Option<Item>> {
     let item = session.view.get(key);
     item.map_err(|error| explain(session, key, &error))
-}
-
-fn matching(session: &mut Session, pattern: &str) -> TeraResult<Vec<(String, Item)>> {
-    let found = session.view.matching(pattern);
-    found.map_err(|error| explain(session, pattern, &error))
 }
 
 fn explain(session: &mut Session, key: &str, error: &ViewError) -> Error {

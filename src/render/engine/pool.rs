@@ -17,7 +17,7 @@ use crate::base::limits;
 use crate::base::range::KeyRange;
 use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
-use crate::render::engine::protocol::{FRAME_BYTES_MAX, FromWorker, Request, ToWorker};
+use crate::render::engine::protocol::{self, FromWorker, Request, ToWorker};
 use crate::render::scope::Scope;
 use crate::render::source::{Item, Snapshot};
 use std::os::unix::process::ExitStatusExt;
@@ -194,23 +194,13 @@ impl Worker {
     }
 
     async fn send(&mut self, message: &ToWorker) -> std::io::Result<()> {
-        let body = message.encode();
-        if body.len() > FRAME_BYTES_MAX {
-            return Err(std::io::Error::other("the keys do not fit into one message"));
-        }
-        let length = u32::try_from(body.len()).map_err(std::io::Error::other)?;
-        let mut frame = Vec::with_capacity(4 + body.len());
-        frame.extend_from_slice(&length.to_le_bytes());
-        frame.extend_from_slice(&body);
-        self.input.write_all(&frame).await
+        self.input.write_all(&protocol::framed(&message.encode())?).await
     }
 
     async fn receive(&mut self) -> std::io::Result<FromWorker> {
-        let length = self.output.read_u32_le().await? as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(std::io::Error::other("the worker sent a frame that is too long"));
-        }
-        let mut frame = vec![0; length];
+        let mut length = [0; 4];
+        self.output.read_exact(&mut length).await?;
+        let mut frame = vec![0; protocol::length_of(length)?];
         self.output.read_exact(&mut frame).await?;
         FromWorker::decode(&frame).map_err(std::io::Error::other)
     }

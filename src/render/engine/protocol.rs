@@ -23,6 +23,21 @@ use bytes::Bytes;
 /// The largest output or input and room for what is around it.
 pub(crate) const FRAME_BYTES_MAX: usize = limits::RENDER_OUTPUT_BYTES_MAX + 16 * 1024 * 1024;
 
+/// A message with its length before it.
+pub(crate) fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let too_long = || std::io::Error::other("the message is too long for one frame");
+    let fits = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX);
+    let length = fits.ok_or_else(too_long)?;
+    Ok([&length.to_le_bytes(), body].concat())
+}
+
+/// The length of the frame that begins with these bytes.
+pub(crate) fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
+    let length = usize::try_from(u32::from_le_bytes(start)).ok();
+    let too_long = || std::io::Error::other("the frame is too long");
+    length.filter(|length| *length <= FRAME_BYTES_MAX).ok_or_else(too_long)
+}
+
 /// Parent to worker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToWorker {

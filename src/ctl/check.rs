@@ -1,0 +1,153 @@
+//! `check`: would the daemon take these settings, resources and templates?
+//!
+//! Why: what is wrong should be found by whoever edits a file, or by a pipeline, and not by the
+//! daemon at its next reload.
+//!
+//! How data passes: settings -> resources -> destinations -> (keys) -> templates -> the check
+//! commands, each on a copy; every problem found is told, one after the other.
+//!
+//! Invariants:
+//! * No destination is touched and no reload is run.
+//! * A line begins with `ok`, `no`, or `??` for what may be meant and looks wrong.
+//! * Exit code 78: settings or resource files are wrong; 2: the keys could not be had; 1: a
+//!   template fails or a check refuses.
+//!
+//! Deliberately not here: what a file would become (`plan`).
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::report::{Exit, Report};
+use crate::config::{Config, Surroundings};
+use crate::ctl::frozen::{Frozen, KeySource};
+use crate::ctl::output::{Out, quoted};
+use crate::ctl::survey::{self, Site, Survey};
+use crate::render::resource::Resource;
+use crate::sys::exec::CommandLine;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Arguments of `check`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  althing check\n  \
+    althing check --confdir ./althing-dev --data keys.json\n\n\
+    No file is touched and nothing is reloaded. check_cmd is run on a copy of each new file.")]
+pub struct CheckArgs {
+    /// Whose resources.
+    #[command(flatten)]
+    pub site: Site,
+    /// Where the keys are.
+    #[command(flatten)]
+    pub keys: KeySource,
+}
+
+/// Checks everything, and prints a line a resource.
+///
+/// # Errors
+/// When anything is wrong, with all of it.
+pub async fn check(args: &CheckArgs, out: &mut Out<'_>) -> Result<(), Report> {
+    let settings = args.site.settings()?;
+    told_settings(&settings, out)?;
+    let survey = Survey::of(&settings);
+    let survey = survey.map_err(|error| survey::report(Exit::Config, vec![error]))?;
+    let mut problems = survey.problems.clone();
+    let mut good = Vec::new();
+    for resource in &survey.resources {
+        match survey.look_at(resource) {
+            Ok(()) => good.push(resource),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let are_files_wrong = !problems.is_empty();
+    match args.keys.freeze().await {
+        Ok(keys) => problems.extend(try_all(&survey, &good, &Arc::new(keys), out).await?),
+        Err(report) if !are_files_wrong => return Err(report),
+        // What is wrong with the files is told first; the keys are for another run.
+        Err(_) => {}
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(survey::report(if are_files_wrong { Exit::Config } else { Exit::Failed }, problems))
+}
+
+fn told_settings(settings: &Config, out: &mut Out<'_>) -> Result<(), Report> {
+    let from = match &settings.file {
+        Some(file) if file.read => format!("{}", file.path.display()),
+        Some(_) | None => "no settings file".to_owned(),
+    };
+    out.line(&format!("ok  settings  {}", quoted(&from)))?;
+    for (name, near) in Surroundings::of_this_process().misspelt() {
+        out.line(&format!("??  variable  {name} sets nothing; did you mean {near}?"))?;
+    }
+    Ok(())
+}
+
+async fn try_all(
+    survey: &Survey,
+    resources: &[&Resource],
+    keys: &Arc<Frozen>,
+    out: &mut Out<'_>,
+) -> Result<Vec<Diagnostic>, Report> {
+    let mut problems = Vec::new();
+    for resource in resources {
+        let line = |word| format!("{word}  resource  {}", quoted(&resource.name));
+        match try_one(survey, resource, keys).await {
+            Ok(()) => {
+                out.line(&line("ok"))?;
+                tell_missing_program(resource, out)?;
+            }
+            Err(problem) => {
+                out.line(&line("no"))?;
+                problems.push(problem);
+            }
+        }
+    }
+    Ok(problems)
+}
+
+async fn try_one(
+    survey: &Survey,
+    resource: &Resource,
+    keys: &Arc<Frozen>,
+) -> Result<(), Diagnostic> {
+    let bytes = survey.render(resource, keys).await?;
+    survey.check(resource, &bytes, keys).await
+}
+
+/// A reload that names a program this host does not have. No more than a hint: the check may be
+/// run on another host than the one that reloads. What a shell makes of a string is not guessed.
+fn tell_missing_program(resource: &Resource, out: &mut Out<'_>) -> Result<(), Report> {
+    let Some(CommandLine::Argv(words)) = &resource.reload else { return Ok(()) };
+    let Some(program) = words.first().filter(|program| !is_there(program)) else { return Ok(()) };
+    let (name, program) = (quoted(&resource.name), quoted(program));
+    out.line(&format!("??  command   {name}: reload_cmd names {program}, which is not on PATH"))
+}
+
+fn is_there(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_without_its_program_is_hinted_at() {
+        let told = |reload: &str| {
+            let text =
+                format!("[template]\nsrc = \"a.tera\"\ndest = \"/a\"\nreload_cmd = {reload}\n");
+            let resource = crate::render::resource::parse(Path::new("a.toml"), "a", &text).unwrap();
+            let mut printed = Vec::new();
+            tell_missing_program(&resource[0], &mut Out::buffer(&mut printed)).unwrap();
+            String::from_utf8(printed).unwrap()
+        };
+        assert_eq!(told("[\"/bin/sh\", \"-c\", \"true\"]"), "");
+        assert_eq!(told("[\"sh\"]"), "");
+        assert_eq!(told("\"no-such-program x\""), "");
+        let expected = "??  command   a: reload_cmd names no-such-program, which is not on PATH\n";
+        assert_eq!(told("[\"no-such-program\"]"), expected);
+    }
+}

@@ -1,0 +1,421 @@
+//! What a confdir would write, worked out without touching any of it.
+//!
+//! Why one module: `plan` shows what would change and `check` whether it could; both must see the
+//! resources, settings and keys the daemon would, or their answer is worth nothing.
+//!
+//! How data passes: settings (`Site`) -> confdir -> resources, of which two never write one file
+//! -> `render_once` each, from one revision -> the check command, on a copy in a directory of our
+//! own.
+//!
+//! Invariants:
+//! * Nothing is written but the copy, which only this user can read and which is gone afterwards.
+//! * A problem of one resource does not hide those of the others.
+//!
+//! Deliberately not here: reloads, marks and history, which belong to a file that really changes;
+//! staging beside the destination, which would collide with a daemon that runs.
+
+use crate::base::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::base::limits;
+use crate::base::report::{Exit, Report, chain};
+use crate::config::{self, Config, Flags, Surroundings};
+use crate::ctl::advice;
+use crate::ctl::frozen::Frozen;
+use crate::render::resource::{self, Resource};
+use crate::render::{Options, render_once};
+use crate::sys::exec::{self, CommandLine, ExecError};
+use crate::sys::file::{self, Durability};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Whose resources are meant.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Site {
+    /// Settings file of the daemon [env: ALTHING_CONFIG=] [default: /etc/althing/althing.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory that holds conf.d/ and templates/ [default: what the settings say]
+    #[arg(long, value_name = "DIR")]
+    pub confdir: Option<String>,
+}
+
+impl Site {
+    /// The settings a daemon would run with here.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn settings(&self) -> Result<Config, Report> {
+        let flags = Flags::of(self.config.clone(), self.confdir.clone());
+        Ok(config::load(&flags, &Surroundings::of_this_process())?)
+    }
+}
+
+/// The resources of a confdir, with what is needed to render them.
+pub struct Survey {
+    options: Options,
+    /// The good ones, by name.
+    pub resources: Vec<Resource>,
+    /// What is wrong with the others.
+    pub problems: Vec<Diagnostic>,
+}
+
+impl Survey {
+    /// Reads the resources.
+    ///
+    /// # Errors
+    /// When there is no directory of them.
+    pub fn of(settings: &Config) -> Result<Self, Diagnostic> {
+        let confdir = std::path::absolute(&settings.confdir.value)
+            .unwrap_or_else(|_| settings.confdir.value.clone());
+        // No mark is ever read or written here, so any directory that is there will do.
+        let options = options(settings, &confdir, &confdir);
+        let mut survey = Self { options, resources: Vec::new(), problems: Vec::new() };
+        let loaded = resource::load(&confdir).map_err(|error| confdir_advice(settings, error))?;
+        for one in loaded {
+            match one.outcome {
+                Ok(resources) => survey.resources.extend(resources),
+                Err(errors) => survey.problems.extend(errors),
+            }
+        }
+        survey.without_rivals();
+        Ok(survey)
+    }
+
+    /// Two resources must not write one file: the first keeps it, as in the daemon.
+    fn without_rivals(&mut self) {
+        let mut owners: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let mut good = Vec::new();
+        for resource in std::mem::take(&mut self.resources) {
+            if let Some(owner) = owners.get(&resource.dest) {
+                self.problems.push(rival(&resource, owner));
+                continue;
+            }
+            owners.insert(resource.dest.clone(), resource.name.clone());
+            good.push(resource);
+        }
+        self.resources = good;
+    }
+
+    /// What a resource's file would hold.
+    ///
+    /// # Errors
+    /// When its template fails.
+    pub async fn render(
+        &self,
+        resource: &Resource,
+        keys: &Arc<Frozen>,
+    ) -> Result<Vec<u8>, Diagnostic> {
+        let source: Arc<Frozen> = Arc::clone(keys);
+        let rendered = render_once(&self.options, source, &resource.name).await;
+        rendered.map_err(|error| {
+            let error = advice::with_next_step(error);
+            if is_sensitive(resource) { without_values(error) } else { error }
+        })
+    }
+
+    /// Whether the template and the destination could be used, as far as a look can tell.
+    ///
+    /// # Errors
+    /// When the template is missing, or the destination is no regular file or has no directory.
+    pub fn look_at(&self, resource: &Resource) -> Result<(), Diagnostic> {
+        let templates = self.options.confdir.join("templates");
+        let template = templates.join(&resource.src);
+        if template.exists() {
+            return look_at_destination(resource);
+        }
+        let message = format!("there is no template {}", template.display());
+        let error = Diagnostic::new(resource.file.display().to_string(), message);
+        let names = names_in(&templates);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let help = match did_you_mean(&resource.src, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "write it, or name one that is there".to_owned(),
+        };
+        Err(placed(error, resource, "src", &resource.src).help(help))
+    }
+
+    /// Runs the check of a resource on a copy of its new file.
+    ///
+    /// # Errors
+    /// When the check refuses, or cannot be run.
+    pub async fn check(
+        &self,
+        resource: &Resource,
+        bytes: &[u8],
+        keys: &Frozen,
+    ) -> Result<(), Diagnostic> {
+        let Some(line) = &resource.check else { return Ok(()) };
+        let outcome = run_check(resource, line, bytes, keys.revision().0).await;
+        outcome.map_err(|Refusal { message, help }| {
+            let shown = Diagnostic::new(resource.file.display().to_string(), message);
+            let confdir = self.options.confdir.display();
+            let look = format!("althing render {} --to - --confdir {confdir}", resource.name);
+            placed(shown, resource, "check_cmd", &line.to_string())
+                .help(help.unwrap_or_else(|| format!("see the file it looked at: {look}")))
+        })
+    }
+}
+
+/// Messages that name words of the template and keys, never a stored value.
+const VALUELESS: [&str; 5] =
+    ["Unknown ", "Unexpected ", "Found ", "key does not exist", "a stored value contains "];
+
+/// An error of a sensitive resource. Filters quote the value they refuse; place and key stay.
+fn without_values(error: Diagnostic) -> Diagnostic {
+    if VALUELESS.iter().any(|start| error.message.starts_with(start)) {
+        return error;
+    }
+    let message = "the template fails; why is not shown: the resource is sensitive".to_owned();
+    let help = Some("read the value of the key yourself, and the line shown here".into());
+    Diagnostic { message, help, notes: Vec::new(), ..error }
+}
+
+/// The files of a directory, as far as they can be listed.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// How the daemon with these settings renders.
+#[must_use]
+pub fn options(settings: &Config, confdir: &Path, state_dir: &Path) -> Options {
+    let mut options = Options::new(confdir, state_dir);
+    options.node = vec![("name".to_owned(), settings.name.value.clone())];
+    options.environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    options
+}
+
+/// The way out of a confdir that is none depends on who named it.
+fn confdir_advice(settings: &Config, error: Diagnostic) -> Diagnostic {
+    let confdir = settings.confdir.value.display();
+    let origin = &settings.confdir.origin;
+    let help = if settings.confdir.value.is_dir() {
+        format!("create it: mkdir -p {confdir}/conf.d {confdir}/templates")
+    } else {
+        format!("name the directory that holds conf.d/ and templates/; {confdir} is from {origin}")
+    };
+    error.help(help)
+}
+
+fn rival(resource: &Resource, owner: &str) -> Diagnostic {
+    let (file, dest) = (resource.file.display().to_string(), resource.dest.display());
+    let message = format!("resource `{owner}` writes {dest} already");
+    placed(Diagnostic::new(file, message), resource, "dest", &dest.to_string())
+        .help("give one of them another dest")
+}
+
+/// An error about a key of a resource, shown at its value, or else at the key.
+fn placed(error: Diagnostic, resource: &Resource, key: &str, value: &str) -> Diagnostic {
+    let text = resource::read_bounded(&resource.file).unwrap_or_default();
+    let quoted = [format!("\"{value}\""), format!("'{value}'"), key.to_owned()];
+    let found = quoted.iter().find_map(|q| text.find(q.as_str()).map(|at| at..at + q.len()));
+    let place = found.map(|range| Box::new(Place::of(&text, &range)));
+    Diagnostic { place, ..error }
+}
+
+/// Whether a table of a resource's file says `key = true`; `None` when the file cannot be read.
+///
+/// Why from the text: these keys decide what may be shown and refused, and a resource that sets
+/// one must be heeded whether or not its parser has learnt the key.
+fn says(resource: &Resource, key: &str) -> Option<bool> {
+    let document: toml::Table = resource::read_bounded(&resource.file).ok()?.parse().ok()?;
+    let tables = match document.get("template") {
+        Some(toml::Value::Array(tables)) => tables.iter().collect(),
+        Some(one) => vec![one],
+        None => Vec::new(),
+    };
+    Some(tables.iter().any(|table| table.get(key).and_then(toml::Value::as_bool) == Some(true)))
+}
+
+/// Whether a resource's content must not be shown. What cannot be found out counts as yes.
+#[must_use]
+pub fn is_sensitive(resource: &Resource) -> bool {
+    says(resource, "sensitive").unwrap_or(true)
+}
+
+fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
+    let dest = &resource.dest;
+    let refused = |message: String, help: String| {
+        let file = resource.file.display().to_string();
+        let shown = Diagnostic::new(file, message);
+        Err(placed(shown, resource, "dest", &dest.display().to_string()).help(help))
+    };
+    let shown = dest.display();
+    let directory = dest.parent().unwrap_or(Path::new("/"));
+    match std::fs::symlink_metadata(dest) {
+        Ok(old) if old.is_symlink() && says(resource, "follow_symlinks") != Some(true) => refused(
+            format!("{shown} is a symbolic link, which is not replaced"),
+            "name the file it leads to as dest".to_owned(),
+        ),
+        Ok(old) if old.is_dir() => {
+            refused(format!("{shown} is a directory"), "name a file as dest".to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(_) if directory.is_dir() || says(resource, "make_dirs") == Some(true) => Ok(()),
+        Err(_) => refused(
+            format!("the directory of {shown} does not exist"),
+            format!("create it: mkdir -p {}", directory.display()),
+        ),
+    }
+}
+
+/// Runs a check on a copy of the new file.
+async fn run_check(
+    resource: &Resource,
+    line: &CommandLine,
+    bytes: &[u8],
+    revision: u64,
+) -> Result<(), Refusal> {
+    let scratch = Scratch::make().map_err(|error| Refusal {
+        message: format!("cannot make a directory to check the file in: {error}"),
+        help: Some("name a directory of your own as TMPDIR".to_owned()),
+    })?;
+    let src = scratch.0.join(resource.dest.file_name().unwrap_or_default());
+    file::replace(&src, bytes, 0o600, Durability::Lazy).map_err(|error| Refusal {
+        message: chain(&error),
+        help: Some("make room there, or name another directory as TMPDIR".to_owned()),
+    })?;
+    let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
+    let (name, revision) = (resource.name.as_str(), revision.to_string());
+    let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
+    let environment = [
+        ("ALTHING_SRC", &*src),
+        ("ALTHING_DEST", &*dest),
+        ("ALTHING_NAME", name),
+        ("ALTHING_REVISION", &revision),
+    ];
+    let run = exec::run(&line.with(&variables), &environment, resource.check_timeout).await;
+    run.map(|_| ()).map_err(|error| match error {
+        ExecError::Start { .. } => Refusal {
+            message: format!("the check cannot be run: {}", chain(&error).replace(&*src, &dest)),
+            help: Some("install the program, or correct check_cmd".to_owned()),
+        },
+        _ if is_sensitive(resource) => Refusal {
+            message: "the check refuses the new file; what it says is not shown: the resource is \
+                      sensitive"
+                .to_owned(),
+            help: None,
+        },
+        ExecError::Failed { .. } | ExecError::TimedOut { .. } => Refusal {
+            // The copy is gone by the time anybody reads this.
+            message: format!(
+                "the check refuses the new file: {}",
+                chain(&error).replace(&*src, &dest)
+            ),
+            help: None,
+        },
+    })
+}
+
+/// Why a new file was not found good.
+struct Refusal {
+    message: String,
+    /// Where it is not to look at the file.
+    help: Option<String>,
+}
+
+/// A directory only we can look into, gone when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> std::io::Result<Self> {
+        let mut last = std::io::Error::other("no free name");
+        for _ in 0..limits::SCRATCH_NAMES_MAX {
+            let chance = RandomState::new().hash_one(std::process::id());
+            let path = std::env::temp_dir().join(format!("althing-check-{chance:016x}"));
+            // Not recursive: what somebody else put there is an error, not a home.
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left behind, it is unreadable to others.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// All problems as one report.
+#[must_use]
+pub fn report(exit: Exit, problems: Vec<Diagnostic>) -> Report {
+    let shown = problems.into_iter().map(|one| advice::with_next_step(one).to_string());
+    let shown = shown.collect::<Vec<_>>().join("\n");
+    Report::new(exit, shown.strip_prefix("error: ").unwrap_or(&shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A resource whose file says `more` since it was read.
+    fn resource(folder: &Path, dest: &str, more: &str) -> Resource {
+        let file = folder.join("web.toml");
+        let text = format!("[template]\nsrc = \"web.tera\"\ndest = \"{dest}\"\n");
+        std::fs::write(&file, format!("{text}{more}")).unwrap();
+        resource::parse(&file, "web", &text).unwrap().remove(0)
+    }
+
+    fn folder() -> tempfile::TempDir {
+        std::fs::create_dir_all("target").unwrap();
+        tempfile::tempdir_in(std::fs::canonicalize("target").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn sensitive_is_what_says_so_or_cannot_be_read() {
+        let folder = folder();
+        assert!(!is_sensitive(&resource(folder.path(), "/x", "")));
+        assert!(is_sensitive(&resource(folder.path(), "/x", "sensitive = true\n")));
+        let gone = resource(folder.path(), "/x", "");
+        std::fs::remove_file(&gone.file).unwrap();
+        assert!(is_sensitive(&gone));
+    }
+
+    #[test]
+    fn errors_of_sensitive_resources_quote_no_value() {
+        let hidden = without_values(Diagnostic::new("a", "`geheim` is not a port").key("/pw"));
+        let shown = hidden.to_string();
+        assert!(!shown.contains("geheim") && shown.contains("key: /pw"), "{shown}");
+        let open = Diagnostic::new("a", "Unknown filter `x`");
+        assert_eq!(without_values(open.clone()), open);
+    }
+
+    #[test]
+    fn destinations_that_could_not_be_written_are_told() {
+        let folder = folder();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let below = folder.path().join("none/x");
+        let table = [
+            (link.as_path(), "", "is a symbolic link"),
+            (folder.path(), "", "is a directory"),
+            (&below, "", "does not exist"),
+            (&below, "make_dirs = true\n", ""),
+            (&folder.path().join("new"), "", ""),
+        ];
+        for (dest, more, expected) in table {
+            let resource = resource(folder.path(), dest.to_str().unwrap(), more);
+            let said = look_at_destination(&resource).err().map(|error| error.to_string());
+            let said = said.unwrap_or_default();
+            assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_scratch_directory_is_ours_alone_and_goes() {
+        let scratch = Scratch::make().unwrap();
+        let path = scratch.0.clone();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+        drop(scratch);
+        assert!(!path.exists());
+    }
+}

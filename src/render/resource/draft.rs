@@ -1,0 +1,209 @@
+//! The keys a resource may have: one row each, and what they mean together.
+//!
+//! The way of the data: `read` goes through a `[template]` table, each key filling its field of
+//! the `Draft` by its row -> `finish` puts in the defaults and makes the `Resource`.
+//!
+//! Invariant: a key without a row is refused, with the nearest one that has a row.
+//!
+//! Sources: `contracts/render.md` section 1.
+
+use crate::base::limits;
+use crate::base::path::KeyPath;
+use crate::render::resource::field::{Field, Placed, Problem};
+use crate::render::resource::{Account, EXAMPLE, EngineKind, Resource, Wait};
+use crate::render::scope::Scope;
+use crate::sys::exec::CommandLine;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+use toml::de::DeTable;
+
+/// A resource while its table is being read.
+#[derive(Default)]
+pub(super) struct Draft {
+    src: Option<Placed<String>>,
+    engine: Option<EngineKind>,
+    dest: Option<Placed<String>>,
+    prefix: Option<KeyPath>,
+    keys: Option<Vec<KeyPath>>,
+    required: Option<Placed<Vec<KeyPath>>>,
+    owner: Option<Placed<Account>>,
+    uid: Option<Placed<Account>>,
+    group: Option<Placed<Account>>,
+    gid: Option<Placed<Account>>,
+    mode: Option<u32>,
+    make_dirs: Option<bool>,
+    check: Option<Placed<CommandLine>>,
+    check_timeout: Option<Duration>,
+    reload: Option<Placed<CommandLine>>,
+    reload_timeout: Option<Duration>,
+    verify: Option<Placed<CommandLine>>,
+    shell: Option<bool>,
+    wait: Option<Wait>,
+    min_reload_interval: Option<Duration>,
+    sensitive: Option<bool>,
+    backup: Option<u32>,
+}
+
+/// One key of a resource.
+struct Row {
+    key: &'static str,
+    read: fn(&mut Draft, &Field<'_, '_>) -> Result<(), Problem>,
+}
+
+/// Every key a resource may have. A new one is a row here, a field in `Draft` and `Resource`.
+const ROWS: &[Row] = &[
+    Row { key: "src", read: |d, f| put(&mut d.src, f.placed(f.string())) },
+    Row { key: "dest", read: |d, f| put(&mut d.dest, f.placed(f.string())) },
+    Row { key: "engine", read: |d, f| put(&mut d.engine, engine_named(f)) },
+    Row { key: "prefix", read: |d, f| put(&mut d.prefix, f.key_path()) },
+    Row { key: "keys", read: |d, f| put(&mut d.keys, f.key_paths()) },
+    Row { key: "required", read: |d, f| put(&mut d.required, f.placed(f.key_paths())) },
+    Row { key: "owner", read: |d, f| put(&mut d.owner, f.name()) },
+    Row { key: "uid", read: |d, f| put(&mut d.uid, f.id()) },
+    Row { key: "group", read: |d, f| put(&mut d.group, f.name()) },
+    Row { key: "gid", read: |d, f| put(&mut d.gid, f.id()) },
+    Row { key: "mode", read: |d, f| put(&mut d.mode, f.mode()) },
+    Row { key: "make_dirs", read: |d, f| put(&mut d.make_dirs, f.boolean()) },
+    Row { key: "check_cmd", read: |d, f| put(&mut d.check, f.command()) },
+    Row { key: "check_timeout", read: |d, f| put(&mut d.check_timeout, f.duration()) },
+    Row { key: "reload_cmd", read: |d, f| put(&mut d.reload, f.command()) },
+    Row { key: "reload_timeout", read: |d, f| put(&mut d.reload_timeout, f.duration()) },
+    Row { key: "verify_cmd", read: |d, f| put(&mut d.verify, f.command()) },
+    Row { key: "shell", read: |d, f| put(&mut d.shell, f.boolean()) },
+    Row { key: "wait", read: |d, f| put(&mut d.wait, f.wait()) },
+    Row { key: "min_reload_interval", read: |d, f| put(&mut d.min_reload_interval, f.duration()) },
+    Row { key: "sensitive", read: |d, f| put(&mut d.sensitive, f.boolean()) },
+    Row { key: "backup", read: |d, f| put(&mut d.backup, f.number(limits::BACKUPS_MAX)) },
+];
+
+fn put<T>(slot: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem> {
+    *slot = Some(value?);
+    Ok(())
+}
+
+fn engine_named(field: &Field<'_, '_>) -> Result<EngineKind, Problem> {
+    match field.string()?.as_str() {
+        "tera" => Ok(EngineKind::Tera),
+        other => Err(Problem::new(field.0.span(), format!("unknown engine `{other}`"))
+            .help("this version has one engine: \"tera\"")),
+    }
+}
+
+impl Draft {
+    pub(super) fn read(table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Self {
+        let mut draft = Self::default();
+        for (key, value) in table {
+            let outcome = match ROWS.iter().find(|row| row.key == key.get_ref()) {
+                Some(row) => (row.read)(&mut draft, &Field(value)),
+                None => {
+                    let known: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
+                    Err(Problem::unknown(key, &known))
+                }
+            };
+            if let Err(problem) = outcome {
+                problems.push(problem);
+            }
+        }
+        draft
+    }
+
+    pub(super) fn finish(self, name: String, file: &Path) -> Result<Resource, Problem> {
+        let missing = |key: &str| Problem::new(0..0, format!("`{key}` is missing")).help(EXAMPLE);
+        let (src, src_at) = self.src.ok_or_else(|| missing("src"))?;
+        let (dest, dest_at) = self.dest.ok_or_else(|| missing("dest"))?;
+        check_src(&src, &src_at)?;
+        let shell = self.shell.unwrap_or(true);
+        let prefix = self.prefix.unwrap_or_else(KeyPath::root);
+        let scope = Scope::new(prefix, &self.keys.unwrap_or_default())
+            .map_err(|error| Problem::new(0..0, error.to_string()))?;
+        Ok(Resource {
+            name,
+            file: file.to_path_buf(),
+            engine: self.engine.map_or_else(|| engine_of(&src, &src_at), Ok)?,
+            src,
+            dest: check_dest(dest, &dest_at)?,
+            required: full_paths(&scope, self.required)?,
+            scope,
+            owner: either(("owner", self.owner), ("uid", self.uid))?,
+            group: either(("group", self.group), ("gid", self.gid))?,
+            mode: self.mode,
+            make_dirs: self.make_dirs.unwrap_or_default(),
+            check: command_for(self.check, shell)?,
+            check_timeout: or_ms(self.check_timeout, limits::CHECK_TIMEOUT_MS),
+            reload: command_for(self.reload, shell)?,
+            reload_timeout: or_ms(self.reload_timeout, limits::RELOAD_TIMEOUT_MS),
+            verify: command_for(self.verify, shell)?,
+            wait: self.wait.unwrap_or_default(),
+            min_reload_interval: self.min_reload_interval.unwrap_or_default(),
+            sensitive: self.sensitive.unwrap_or_default(),
+            backup: self.backup.unwrap_or_default(),
+        })
+    }
+}
+
+fn or_ms(given: Option<Duration>, default_ms: u64) -> Duration {
+    given.unwrap_or(Duration::from_millis(default_ms))
+}
+
+fn full_paths(scope: &Scope, names: Option<Placed<Vec<KeyPath>>>) -> Result<Vec<KeyPath>, Problem> {
+    let (names, at) = names.unwrap_or_default();
+    let full = names.iter().map(|name| scope.below_prefix(name)).collect::<Result<_, _>>();
+    full.map_err(|error| Problem::new(at, error.to_string()))
+}
+
+/// A user or group that can be given by name or by number.
+fn either(
+    (name, named): (&str, Option<Placed<Account>>),
+    (id, numbered): (&str, Option<Placed<Account>>),
+) -> Result<Option<Account>, Problem> {
+    match (named, numbered) {
+        (Some(_), Some((_, at))) => {
+            let message = format!("`{name}` and `{id}` say the same thing");
+            Err(Problem::new(at, message).help("leave one of them out"))
+        }
+        (Some((account, _)), None) | (None, Some((account, _))) => Ok(Some(account)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn check_src(src: &str, at: &Range<usize>) -> Result<(), Problem> {
+    let inside = Path::new(src).components().all(|part| matches!(part, Component::Normal(_)));
+    if inside {
+        return Ok(());
+    }
+    let message = "a template is named by its path inside the templates directory";
+    Err(Problem::new(at.clone(), message).help("leave out the leading `/` and any `..`"))
+}
+
+fn engine_of(src: &str, at: &Range<usize>) -> Result<EngineKind, Problem> {
+    let extension = Path::new(src).extension().and_then(|ext| ext.to_str());
+    let problem = match extension {
+        Some("tera") => return Ok(EngineKind::Tera),
+        Some("tmpl") => Problem::new(at.clone(), "Go templates (.tmpl) are not supported yet"),
+        Some(_) | None => Problem::new(at.clone(), "the file name does not tell the engine"),
+    };
+    Err(problem.help("name the template *.tera, or set engine = \"tera\""))
+}
+
+fn check_dest(dest: String, at: &Range<usize>) -> Result<PathBuf, Problem> {
+    let path = PathBuf::from(dest);
+    if !path.is_absolute() || path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
+        return Err(Problem::new(at.clone(), "not an absolute path of a file"));
+    }
+    Ok(path)
+}
+
+fn command_for(
+    command: Option<(CommandLine, Range<usize>)>,
+    shell: bool,
+) -> Result<Option<CommandLine>, Problem> {
+    match command {
+        Some((CommandLine::Shell(_), at)) if !shell => {
+            let message = "a command in one string needs a shell, and `shell` is false";
+            Err(Problem::new(at, message).help("write it as an array: [\"program\", \"argument\"]"))
+        }
+        Some((command, _)) => Ok(Some(command)),
+        None => Ok(None),
+    }
+}

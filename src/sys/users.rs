@@ -1,0 +1,80 @@
+//! Numbers of users and groups by their names.
+//!
+//! Why by hand: a static binary cannot load the name services of the C library, and the two files
+//! are what a host has before its network. The lines are `name:password:number:...` in both.
+//!
+//! Invariant: a name that is all digits and is in no line is its own number, as in chown(1).
+//!
+//! Deliberately not here: directory services (LDAP, systemd-homed); such users are named by number.
+//!
+//! Sources: passwd(5), group(5).
+
+use crate::sys::file::FileError;
+use std::path::Path;
+
+/// Why a name has no number.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The file of names cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It has no such name.
+    #[error("there is no {kind} `{name}` in {file}; create it, or give its number")]
+    Unknown {
+        /// "user" or "group".
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        file: &'static str,
+    },
+}
+
+/// The number of a user.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn user_id(name: &str) -> Result<u32, AccountError> {
+    look_up("user", name, "/etc/passwd")
+}
+
+/// The number of a group.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn group_id(name: &str) -> Result<u32, AccountError> {
+    look_up("group", name, "/etc/group")
+}
+
+fn look_up(kind: &'static str, name: &str, file: &'static str) -> Result<u32, AccountError> {
+    let path = Path::new(file);
+    let lines = std::fs::read(path).map_err(FileError::at("read", path))?;
+    number_in(&String::from_utf8_lossy(&lines), name)
+        .or_else(|| name.parse().ok())
+        .ok_or_else(|| AccountError::Unknown { kind, name: name.to_owned(), file })
+}
+
+fn number_in(lines: &str, name: &str) -> Option<u32> {
+    lines.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let number = (fields.next() == Some(name)).then(|| fields.nth(1)).flatten();
+        number?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_and_numbers_taken() {
+        let lines = "# comment\nroot:x:0:0:root:/root:/bin/sh\nbroken\nrootless:x:7:\n12:x:99:\n";
+        let cases = [("root", Some(0)), ("rootless", Some(7)), ("roo", None), ("12", Some(99))];
+        for (name, number) in cases {
+            assert_eq!(number_in(lines, name), number, "{name}");
+        }
+        assert_eq!((user_id("root").unwrap(), group_id("4711").unwrap()), (0, 4711));
+        let error = user_id("no such user").unwrap_err().to_string();
+        assert!(error.contains("no user `no such user` in /etc/passwd"), "{error}");
+    }
+}
