@@ -117,6 +117,7 @@ impl Board {
         if let Some(entry) = self.lock().get_mut(name) {
             change(&mut entry.status);
         }
+        self.listed.send_modify(|_| {});
     }
 
     /// Sets or clears one error; tells whether that is news, for the log.
@@ -151,6 +152,7 @@ impl Board {
 
     pub(crate) fn keep_only(&self, keep: impl Fn(&str) -> bool) {
         self.lock().retain(|name, _| keep(name));
+        self.listed.send_modify(|_| {});
     }
 
     pub(crate) fn all(&self) -> Vec<ResourceStatus> {
@@ -193,8 +195,8 @@ mod tests {
             waiting.as_mut().poll(&mut context) == Poll::Ready(())
         };
         assert!(!is_over(), "nothing is listed yet");
-        board.update("a", |status| status.revision = Revision(1));
-        board.update("b", |_| {});
+        board.add("a", |status| status.revision = Revision(1));
+        board.add("b", |_| {});
         board.set_listed();
         assert!(!is_over(), "b had no pass yet");
         board.update("b", |status| status.renders = 1);
