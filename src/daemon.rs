@@ -1,7 +1,7 @@
 //! The story of one process: from settings to serving, and back to nothing.
 //!
-//! What: settings -> signals -> data directory -> listeners -> node -> renderer -> doors -> ready
-//! -> a signal or a fault -> drain -> end. Why in one file: this is where the floors meet, and the
+//! What: settings -> signals -> data directory -> listeners -> node -> renderer -> doors -> the
+//! service manager hears that it is ready -> a signal or a fault -> drain -> end. Why in one file: this is where the floors meet, and the
 //! order of starting and stopping is the whole of its knowledge.
 //!
 //! Invariants:
@@ -15,10 +15,12 @@
 
 mod home;
 mod logging;
+mod manager;
 mod reload;
 mod sample;
 mod signals;
 pub mod source;
+mod watchdog;
 
 use crate::api::{Cors, Doors, Policy, RendererStatus, service};
 use crate::base::limits;
@@ -27,12 +29,16 @@ use crate::base::time::WallTime;
 use crate::base::url::HttpUrl;
 use crate::config::{self, Config, Flags, ListenUrl, Origin, Surroundings};
 use crate::daemon::home::Home;
+use crate::daemon::manager::Manager;
 use crate::daemon::reload::{Reloaded, Settings};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::source::NodeSource;
+use crate::daemon::watchdog::Watchdog;
 use crate::node::{self, Node};
 use crate::render::{Renderer, ResourceStatus};
 use crate::sys::listen::{self, ListenError, Stop, Stopper};
+use crate::sys::notify::{self, Message, Notifier};
+use crate::sys::pulse::Pulse;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -40,6 +46,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Threads that serve clients. The node has its own; more than two only help when the doors are
@@ -73,6 +80,7 @@ fn cannot(what: &str, error: &dyn std::error::Error) -> Report {
 async fn live(settings: Settings<'_>) -> Result<(), Report> {
     let config = &settings.config();
     let mut signals = Signals::catch().map_err(|error| cannot("catch signals", &error))?;
+    let notifier = service_manager();
     let home = Home::open(&config.data_dir.value)?;
     let doorways = bind(config)?;
     let urls = Urls::of(config, &doorways);
@@ -83,21 +91,32 @@ async fn live(settings: Settings<'_>) -> Result<(), Report> {
     let node = start_node(config, &home, &urls)?;
     let renderer = SharedRenderer::default();
     renderer.start(config, &home, &node)?;
+    let pulse = Pulse::default();
+    let watchdog = watchdog(&doorways, &node, &renderer, &pulse);
     let (stopper, stop) = Stopper::new();
     let serving = serve(doorways, &urls, &node, &renderer, stop);
     let published = home.publish(&urls.local);
     published.map_err(|error| cannot("say where clients are served", &error))?;
     announce(config, &home, &urls);
+    let wanted = Notify::new();
+    let manager = Manager::new(notifier, &node, &renderer, &wanted);
     let reload = async || {
         if settings.reload() == Reloaded::OtherConfdir {
             renderer.stop().await;
         }
         match renderer.with(Renderer::reload_all) {
-            Some(()) => Ok(()),
+            Some(read) => {
+                read.await;
+                Ok(())
+            }
             None => renderer.start(&settings.config(), &home, &node),
         }
     };
-    let outcome = attend(&mut signals, &node, reload).await;
+    let outcome = tokio::select! {
+        outcome = attend(&mut signals, &node, &wanted, &pulse) => outcome,
+        never = manager.run(config.render_timeout.value, watchdog, reload) => match never {},
+    };
+    manager.stopping();
     if let Err(error) = home.withdraw() {
         tracing::warn!(error = chain(&error), "the address file stays behind");
     }
@@ -109,10 +128,45 @@ async fn live(settings: Settings<'_>) -> Result<(), Report> {
     outcome
 }
 
+/// systemd, if it started this process. A start without a word is better than none.
+fn service_manager() -> Notifier {
+    let notifier = Notifier::of_this_process().unwrap_or_else(|error| {
+        tracing::warn!("{}: systemd will not hear of this daemon", chain(&error));
+        Notifier::default()
+    });
+    let opening = [Message::Status("opening the store")];
+    if let Err(error) = notifier.send(&opening) {
+        tracing::warn!("{}", chain(&error));
+    }
+    notifier
+}
+
+/// Everything that must move for the process to count as alive.
+fn watchdog(
+    doorways: &[Doorway],
+    node: &Node,
+    renderer: &SharedRenderer,
+    pulse: &Pulse,
+) -> Watchdog {
+    let mut watchdog = Watchdog::default();
+    watchdog.watch_pulse("main loop", pulse.clone());
+    watchdog.watch_count("core", node.turns());
+    for doorway in doorways {
+        watchdog.watch_pulse(&format!("door {}", doorway.bound), doorway.pulse.clone());
+    }
+    let shared = renderer.clone();
+    let mut known = 0;
+    watchdog.watch("renderer", move || shared.has_moved(&mut known));
+    watchdog.watch_workers(&tokio::runtime::Handle::current());
+    watchdog
+}
+
 /// A bound listener and the setting it is for.
 struct Doorway {
     url: ListenUrl,
     listener: TcpListener,
+    /// The loop that accepts there.
+    pulse: Pulse,
     /// Where it really listens: the port may have been the system's choice.
     bound: HttpUrl,
 }
@@ -124,7 +178,8 @@ fn bind(config: &Config) -> Result<Vec<Doorway>, Report> {
             Ok(listener) => {
                 let address = listener.local_addr();
                 let address = address.map_err(|error| cannot("see what was bound", &error))?;
-                doorways.push(Doorway { url: *url, listener, bound: HttpUrl::of(address) });
+                let (bound, pulse) = (HttpUrl::of(address), Pulse::default());
+                doorways.push(Doorway { url: *url, listener, pulse, bound });
             }
             Err(error) if is_missing_ipv6(config, *url, &error) => {
                 tracing::info!("this host has no IPv6 loopback: {url} is skipped");
@@ -230,6 +285,7 @@ impl SharedRenderer {
         options.node = vec![("name".to_owned(), config.name.value.clone())];
         options.environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| !notify::PRIVATE.contains(&name.as_str()))
             .collect();
         let renderer = Renderer::start(options, Arc::new(NodeSource(node.handle())));
         let renderer = renderer.map_err(|error| cannot("start the renderer", &error))?;
@@ -247,6 +303,22 @@ impl SharedRenderer {
         if let Some(renderer) = renderer {
             renderer.shutdown().await;
         }
+    }
+
+    /// Whether it has answered since `known` answers; one that is not there cannot hang.
+    fn has_moved(&self, known: &mut u64) -> bool {
+        let moved = self.with(|renderer| {
+            let pulse = renderer.pulse();
+            pulse.ask();
+            let answers = pulse.answers();
+            answers != std::mem::replace(known, answers)
+        });
+        moved.unwrap_or(true)
+    }
+
+    /// How every file is doing.
+    fn files(&self) -> Vec<ResourceStatus> {
+        self.with(Renderer::status).unwrap_or_default()
     }
 
     /// What the status page says of it.
@@ -294,7 +366,7 @@ fn serve(
     let doorways = doorways.into_iter().map(|doorway| {
         let hosts = doorway.url.is_loopback().then(|| names.clone());
         let policy = Policy { cors: Cors::Off, hosts };
-        (doorway.listener, service(Arc::clone(&doors), policy))
+        (doorway.listener, service(Arc::clone(&doors), policy), doorway.pulse)
     });
     tokio::spawn(listen::serve(doorways.collect(), stop))
 }
@@ -344,19 +416,16 @@ fn next_steps(confdir: &Path, url: &HttpUrl) -> String {
 async fn attend(
     signals: &mut Signals,
     node: &Node,
-    reload: impl AsyncFn() -> Result<(), Report>,
+    reload: &Notify,
+    pulse: &Pulse,
 ) -> Result<(), Report> {
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => return Ok(()),
-                Signal::Reload => {
-                    tracing::info!("reading settings, resources and templates again");
-                    if let Err(report) = reload().await {
-                        tracing::error!("{report}");
-                    }
-                }
+                Signal::Reload => reload.notify_one(),
             },
+            () = pulse.answer() => {}
             fault = node.fault() => {
                 let error = "the store stopped; what was acknowledged is on disk";
                 return Err(Report::new(Exit::Failed, error).caused_by(&fault));

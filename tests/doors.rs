@@ -13,6 +13,7 @@ use althing::base::{KeyPath, Revision};
 use althing::machine::{Command, Content, Put};
 use althing::node::{Handle, Node, Options};
 use althing::sys::listen::{Stopper, bind, serve};
+use althing::sys::pulse::Pulse;
 use common::{Daemon, Response, http, program, scratch};
 use serde_json::Value;
 use std::io::Write as _;
@@ -203,7 +204,8 @@ async fn a_watch_behind_history_is_told_where_history_begins() {
     let doors = Doors::new(handle.clone(), Arc::new(|| Value::Null), stop.clone(), false);
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}/v2/keys/k?wait=true&waitIndex=", listener.local_addr().unwrap());
-    let doorway = (listener, service(Arc::new(doors), Policy::default()));
+    let service = service(Arc::new(doors), Policy::default());
+    let doorway = (listener, service, Pulse::default());
     let serving = tokio::spawn(serve(vec![doorway], stop));
 
     let first = set(&handle, "1").await;

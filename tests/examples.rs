@@ -36,6 +36,11 @@ fn play(name: &str, needs: &[&str]) {
 }
 
 #[test]
+fn one_host_in_curl() {
+    play("one-host", &["bash", "curl"]);
+}
+
+#[test]
 fn haproxy_follows_its_backends() {
     play("haproxy", &["bash", "haproxy", "curl", "python3"]);
 }

@@ -1,11 +1,11 @@
-//! The README, executed.
+//! The README and the guides, executed.
 //!
-//! Each block tagged `sh test` runs in order, in one scratch directory, against a daemon started
-//! with the README's own `run --dev`. Words after `test` are programs the block needs; a missing
+//! Each block tagged `sh test` runs in order, in one scratch directory a page that looks like the
+//! root of the source tree, against a daemon started with the page's own `run --dev`. Words after `test` are programs the block needs; a missing
 //! one skips the block by name. When the next block is tagged `text`, it is what the block prints:
 //! `<number>` stands for digits, `...` for any text of a line, a line of `...` for any lines.
 //!
-//! How data passes: README -> `stories` -> ports replaced by free ones (the daemon's for 2379) ->
+//! How data passes: page -> `stories` -> ports replaced by free ones (the daemon's for 2379) ->
 //! `sh -eu` -> output compared. What a block leaves running is in one process group, which is
 //! killed at the end, whatever happened.
 
@@ -28,22 +28,56 @@ const BLOCK_WITHIN: Duration = Duration::from_secs(60);
 /// The client port that pages use; the test replaces it by the real one.
 const CLIENT_PORT: u16 = 2379;
 
+/// Folders of the source tree that pages name in their commands.
+const FOLDERS: &[&str] = &["templates", "systemd"];
+
 #[test]
 fn the_readme_does_what_it_says() {
-    let page = include_str!("../README.md");
-    assert!(page.contains("run --dev"), "the README no longer says how to start the daemon");
-    let daemon = Daemon::start_with("readme", &["--dev"]);
-    let folder = scratch("readme");
+    plays("README.md");
+}
+
+#[test]
+fn the_start_does_what_it_says() {
+    plays("docs/start.md");
+}
+
+#[test]
+fn the_haproxy_guide_does_what_it_says() {
+    plays("docs/guides/haproxy.md");
+}
+
+#[test]
+fn the_guide_to_checks_and_reloads_does_what_it_says() {
+    plays("docs/guides/checks-and-reloads.md");
+}
+
+#[test]
+fn the_systemd_guide_does_what_it_says() {
+    plays("docs/guides/systemd.md");
+}
+
+#[track_caller]
+fn plays(page: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join(page)).expect("the page is there");
+    let folder = scratch("pages");
     std::fs::create_dir(folder.path().join("bin")).expect("a fresh directory");
     symlink(binary(), folder.path().join("bin/althing")).expect("a fresh directory");
+    for name in FOLDERS {
+        symlink(root.join(name), folder.path().join(name)).expect("a fresh directory");
+    }
+    let mut daemon = Daemon::stopped("pages", &["--dev"]);
+    // Where `run --dev` keeps them when it is started in this folder.
+    daemon.keep_data_in(folder.path().join("althing-dev"));
+    daemon.restart();
     let group = Group::new();
-    let page = with_ports(page, &free_ports(page, daemon.url()));
-    let stories = stories(&page);
-    assert!(!stories.is_empty(), "no block is tagged `sh test`");
+    let text = with_ports(&text, &free_ports(&text, daemon.url()));
+    let stories = stories(&text);
+    assert!(!stories.is_empty(), "{page}: no block is tagged `sh test`");
     for story in &stories {
         if story.needs.iter().all(|name| program(name).is_some()) {
             let finished = story.play(folder.path(), daemon.url(), &group);
-            story.judge(&finished);
+            story.judge(page, &finished);
         }
     }
 }
@@ -68,17 +102,14 @@ impl Story {
     }
 
     #[track_caller]
-    fn judge(&self, finished: &Finished) {
+    fn judge(&self, page: &str, finished: &Finished) {
         let Self { line, script, .. } = self;
         let shown = format!("{}{}", finished.stdout, finished.stderr);
         let status = finished.status;
-        assert!(status.success(), "README.md:{line}: {status}\n{script}\n{shown}");
+        assert!(status.success(), "{page}:{line}: {status}\n{script}\n{shown}");
         if let Some(expected) = &self.expected {
             let is_same = matches(expected, &finished.stdout);
-            assert!(
-                is_same,
-                "README.md:{line}\n{script}\nexpected:\n{expected}\nprinted:\n{shown}"
-            );
+            assert!(is_same, "{page}:{line}\n{script}\nexpected:\n{expected}\nprinted:\n{shown}");
         }
     }
 }

@@ -341,6 +341,18 @@ pub const SIGNALS_WAITING_MAX: usize = 8;
 /// Time from SIGTERM to the end of the process, whatever still runs: below the 5 s promised.
 pub const STOP_MS_MAX: u64 = 4_700;
 
+/// Time the service manager has to take a message: it may be busy, and this process is not to hang
+/// with it.
+pub const NOTIFY_SEND_MS_MAX: u64 = 1_000;
+
+/// Time between two looks at what the service manager is shown as status.
+pub const NOTIFY_STATUS_MS: u64 = 2_000;
+
+/// Looks of the watchdog in the time it has: two may come late.
+pub const WATCHDOG_LOOKS: u32 = 3;
+
+/// Names of failing files in a line of status; the rest is a number.
+pub const STATUS_NAMES_MAX: usize = 3;
 /// KiB of addresses the allocator of a template worker reserves at a time.
 pub const RENDER_ARENA_KIB: u64 = 32 * 1024;
 

@@ -5,6 +5,7 @@
 //! whether a key lives. Nothing here reads a clock.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Milliseconds of cluster time since the cluster was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +95,22 @@ impl Ttl {
     }
 }
 
+/// Reads a length of time as operators write it: a whole number and `ms`, `s`, `m` or `h`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().ok()?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +126,16 @@ mod tests {
         ];
         for (nanos, text) in cases {
             assert_eq!(WallTime(nanos).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_have_a_unit() {
+        for (text, ms) in [("0s", 0), ("30s", 30_000), ("250ms", 250), ("2m", 120_000)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for wrong in ["", "s", "30", "1.5s", "-1s", "1d", "99999999999999999999s"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }
 }

@@ -77,9 +77,10 @@ impl Surroundings {
     /// Those of this process.
     #[must_use]
     pub fn of_this_process() -> Self {
-        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        // Not from /proc/sys: a sandbox may hide it.
+        let system = rustix::system::uname();
         Self {
-            hostname: hostname.trim().to_owned(),
+            hostname: system.nodename().to_string_lossy().into_owned(),
             environment: std::env::vars_os().collect(),
             default_file: Some(DEFAULT_FILE.into()),
         }
@@ -195,6 +196,7 @@ impl Loader<'_> {
         let advertise_client_urls = self.optional(&table::ADVERTISE_CLIENT_URLS);
         let confdir = self.setting(&table::CONFDIR);
         let insecure = self.setting(&table::INSECURE);
+        let render_timeout = self.setting(&table::RENDER_TIMEOUT);
         let mut config = Config {
             dev: self.flags.dev,
             name: name?,
@@ -203,6 +205,7 @@ impl Loader<'_> {
             advertise_client_urls: advertise_client_urls?,
             confdir: confdir?,
             insecure: insecure?,
+            render_timeout: render_timeout?,
             file: self.named.take(),
         };
         if config.confdir.origin == Origin::Dev {

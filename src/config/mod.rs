@@ -29,6 +29,7 @@ use crate::base::url::HttpUrl;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub struct Config {
     pub confdir: Setting<PathBuf>,
     /// Plain text beyond loopback is wanted.
     pub insecure: Setting<bool>,
+    /// How long the service manager is kept waiting for the files.
+    pub render_timeout: Setting<Duration>,
     /// The settings file, and whether it is there; `None` = nobody looks for one.
     pub file: Option<SettingsFile>,
 }

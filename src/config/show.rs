@@ -9,6 +9,7 @@
 
 use crate::config::table::{self, Spec};
 use crate::config::{Config, Origin};
+use std::time::Duration;
 use toml::Value;
 
 /// One setting.
@@ -44,10 +45,23 @@ impl Config {
             ),
             row(&table::CONFDIR.spec, text(&self.confdir.value.display()), &self.confdir.origin),
             row(&table::INSECURE.spec, Value::Boolean(self.insecure.value), &self.insecure.origin),
+            row(
+                &table::RENDER_TIMEOUT.spec,
+                text(&length_of_time(self.render_timeout.value)),
+                &self.render_timeout.origin,
+            ),
         ]
     }
 }
 
 fn row<'a>(spec: &'static Spec, value: Value, origin: &'a Origin) -> Shown<'a> {
     Shown { spec, value, origin }
+}
+
+/// As the settings file would say it, and as `table` reads it.
+fn length_of_time(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis()) {
+        (seconds, 0) => format!("{seconds}s"),
+        (_, _) => format!("{}ms", time.as_millis()),
+    }
 }

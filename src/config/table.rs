@@ -13,9 +13,11 @@
 //! Sources: flag names are etcd's (`server/etcdmain/help.go`) and confd's where they have one.
 
 use crate::base::limits;
+use crate::base::time::parse_duration;
 use crate::base::url::HttpUrl;
 use crate::config::ListenUrl;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What one setting is called and means.
 #[derive(Debug)]
@@ -144,14 +146,29 @@ pub static INSECURE: Row<bool> = Row {
     parse: switch,
 };
 
+/// Readiness without the files.
+pub static RENDER_TIMEOUT: Row<Duration> = Row {
+    spec: Spec {
+        key: "render_timeout",
+        flag: "render-timeout",
+        env: "ALTHING_RENDER_TIMEOUT",
+        default: "30s",
+        value_name: "TIME",
+        doc: "Longest wait for all files before systemd is told that the start is complete",
+        live: false,
+    },
+    parse: length_of_time,
+};
+
 /// Every setting, in the order of help and of messages.
-pub static SPECS: [&Spec; 6] = [
+pub static SPECS: [&Spec; 7] = [
     &NAME.spec,
     &DATA_DIR.spec,
     &LISTEN_CLIENT_URLS.spec,
     &ADVERTISE_CLIENT_URLS.spec,
     &CONFDIR.spec,
     &INSECURE.spec,
+    &RENDER_TIMEOUT.spec,
 ];
 
 fn name(text: &str) -> Result<String, Wrong> {
@@ -206,6 +223,11 @@ fn urls(text: &str, help: &str) -> Result<Vec<HttpUrl>, Wrong> {
     Ok(urls)
 }
 
+fn length_of_time(text: &str) -> Result<Duration, Wrong> {
+    let help = "write a whole number and a unit: ms, s, m or h, as in 30s";
+    parse_duration(text).ok_or_else(|| Wrong::new("is not a length of time", help))
+}
+
 fn switch(text: &str) -> Result<bool, Wrong> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -232,6 +254,8 @@ mod tests {
         assert!((DATA_DIR.parse)(DATA_DIR.spec.default).is_ok());
         assert!((CONFDIR.parse)(CONFDIR.spec.default).is_ok());
         assert_eq!((INSECURE.parse)(INSECURE.spec.default), Ok(false));
+        let patience = (RENDER_TIMEOUT.parse)(RENDER_TIMEOUT.spec.default);
+        assert_eq!(patience, Ok(Duration::from_secs(30)));
         let both = (LISTEN_CLIENT_URLS.parse)(LISTEN_CLIENT_URLS.spec.default).unwrap();
         assert_eq!(both.len(), 2);
         assert!(both.iter().all(|url| url.is_loopback()));
@@ -248,6 +272,7 @@ mod tests {
             (name(&"x".repeat(300)).unwrap_err().message, "is longer than 255 bytes"),
             (directory("").unwrap_err().message, "is not a directory"),
             (switch("maybe").unwrap_err().message, "is neither true nor false"),
+            (length_of_time("30").unwrap_err().message, "is not a length of time"),
             (listen(""), "`` does not start with http://"),
             (listen("http://db1:2379"), "`http://db1:2379` names a host"),
             (listen("http://127.0.0.1"), "`http://127.0.0.1` has no valid port"),

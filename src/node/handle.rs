@@ -22,7 +22,7 @@ use crate::store::{Reader, View};
 use crate::watch::Interest;
 use arc_swap::ArcSwap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
@@ -88,6 +88,8 @@ pub(super) struct Shared {
     pub(super) reads_alone: AtomicBool,
     pub(super) watches: Watches,
     pub(super) clock: Clock,
+    /// Turns the core has taken: it takes one every tick, whatever happens.
+    pub(super) turns: AtomicU64,
     pub(super) meters: Meters,
     base: Lmdb,
     pub(super) fault: Mutex<Option<Fault>>,
@@ -103,6 +105,7 @@ impl Shared {
             status: ArcSwap::from_pointee(status),
             reads_alone: AtomicBool::new(false),
             clock: Clock::start(),
+            turns: AtomicU64::new(0),
             meters: Meters::default(),
             base,
             fault: Mutex::default(),

@@ -39,6 +39,7 @@ pub use crate::replica::Role;
 use self::core::Core;
 use crate::base::Fault;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
@@ -76,6 +77,12 @@ impl Node {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.core))
+    }
+
+    /// Turns the core has taken, for the watchdog: one every tick at the least, unless it hangs.
+    pub fn turns(&self) -> impl Fn() -> u64 + Send + use<> {
+        let shared = Arc::clone(&self.core.shared);
+        move || shared.turns.load(Ordering::Relaxed)
     }
 
     /// Resolves when local trouble has stopped the member.

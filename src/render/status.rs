@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+use tokio::sync::watch;
 
 /// One resource, or one resource file that cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +80,11 @@ impl std::fmt::Display for Waiting {
 
 /// The status of all resources.
 #[derive(Debug, Default)]
-pub(crate) struct Board(Mutex<BTreeMap<String, Entry>>);
+pub(crate) struct Board {
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Whether every resource is listed; marked as changed with every entry.
+    listed: watch::Sender<bool>,
+}
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -104,12 +109,15 @@ impl Board {
         let entry = entries.entry(name.to_owned()).or_default();
         name.clone_into(&mut entry.status.name);
         change(&mut entry.status);
+        drop(entries);
+        self.listed.send_modify(|_| {});
     }
 
     pub(crate) fn update(&self, name: &str, change: impl FnOnce(&mut ResourceStatus)) {
         if let Some(entry) = self.lock().get_mut(name) {
             change(&mut entry.status);
         }
+        self.listed.send_modify(|_| {});
     }
 
     /// Sets or clears one error; tells whether that is news, for the log.
@@ -123,11 +131,28 @@ impl Board {
         };
         let news = *slot != error;
         *slot = error;
+        drop(entries);
+        self.listed.send_modify(|_| {});
         news
+    }
+
+    /// Every resource of the first reading is on the board.
+    pub(crate) fn set_listed(&self) {
+        self.listed.send_replace(true);
+    }
+
+    /// Returns when each resource has its file in place, owed reloads aside.
+    pub(crate) async fn in_place(&self) {
+        let mut listed = self.listed.subscribe();
+        while !(*listed.borrow_and_update() && self.lock().values().all(Entry::is_in_place)) {
+            // Its sender is this board, which lives as long as this call.
+            let _ = listed.changed().await;
+        }
     }
 
     pub(crate) fn keep_only(&self, keep: impl Fn(&str) -> bool) {
         self.lock().retain(|name, _| keep(name));
+        self.listed.send_modify(|_| {});
     }
 
     pub(crate) fn all(&self) -> Vec<ResourceStatus> {
@@ -135,16 +160,53 @@ impl Board {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
+    fn is_in_place(&self) -> bool {
+        // A revision is set by good passes only.
+        let was_good = self.status.revision > Revision(0);
+        was_good && self.pass_error.is_none() && self.file_error.is_none()
+    }
+
     fn shown(&self) -> ResourceStatus {
         let errors = [&self.file_error, &self.pass_error, &self.reload_error];
         let errors: Vec<&str> = errors.into_iter().flatten().map(String::as_str).collect();
         let error = (!errors.is_empty()).then(|| errors.join("\n"));
         let ok = error.is_none() && self.status.owed_since.is_none();
         ResourceStatus { ok, error, ..self.status.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn files_are_in_place_when_all_are_listed_and_none_failed() {
+        let board = Board::default();
+        let mut waiting = pin!(board.in_place());
+        let mut is_over = || {
+            let mut context = Context::from_waker(Waker::noop());
+            waiting.as_mut().poll(&mut context) == Poll::Ready(())
+        };
+        assert!(!is_over(), "nothing is listed yet");
+        board.add("a", |status| status.revision = Revision(1));
+        board.add("b", |_| {});
+        board.set_listed();
+        assert!(!is_over(), "b had no pass yet");
+        board.update("b", |status| status.renders = 1);
+        assert!(!is_over(), "b had a pass, and is about to say how it went");
+        board.set_error("b", Part::Pass, Some("bad".to_owned()));
+        board.update("b", |status| status.revision = Revision(1));
+        assert!(!is_over(), "b failed");
+        board.set_error("b", Part::Reload, Some("owed".to_owned()));
+        assert!(!is_over(), "b still failed");
+        board.set_error("b", Part::Pass, None);
+        assert!(is_over(), "an owed reload is another matter");
     }
 }

@@ -27,11 +27,12 @@ use crate::render::source::Source;
 use crate::render::status::{Board, Part, ResourceStatus};
 use crate::render::tender::{FirstPass, Tender, stopped};
 use crate::sys::file::FileError;
+use crate::sys::pulse::Pulse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -137,7 +138,8 @@ pub struct Renderer {
     options: Options,
     source: Arc<dyn Source>,
     board: Arc<Board>,
-    reload: mpsc::Sender<()>,
+    reload: mpsc::Sender<oneshot::Sender<()>>,
+    pulse: Pulse,
     stop: watch::Sender<bool>,
     first_pass: watch::Receiver<Option<usize>>,
     supervisor: JoinHandle<()>,
@@ -155,6 +157,7 @@ impl Renderer {
         let (stop, stopped) = watch::channel(false);
         let (first, first_pass) = watch::channel(None);
         let (reload, reloads) = mpsc::channel(1);
+        let pulse = Pulse::default();
         let supervisor = Supervisor {
             options: options.clone(),
             shop,
@@ -164,8 +167,8 @@ impl Renderer {
             first: Arc::new(first),
             stopped,
         };
-        let supervisor = tokio::spawn(supervisor.run(reloads));
-        Ok(Self { options, source, board, reload, stop, first_pass, supervisor })
+        let supervisor = tokio::spawn(supervisor.run(reloads, pulse.clone()));
+        Ok(Self { options, source, board, reload, pulse, stop, first_pass, supervisor })
     }
 
     /// How every resource is doing, by name.
@@ -174,10 +177,30 @@ impl Renderer {
         self.board.all()
     }
 
-    /// Reads all resources and templates again and runs a pass of each (SIGHUP).
-    pub fn reload_all(&self) {
-        // Full = one is waiting already.
-        let _ = self.reload.try_send(());
+    /// Reads all resources and templates again (SIGHUP); returns when they are read, and a pass of
+    /// each has been asked for. Nothing happens before it is first polled.
+    pub fn reload_all(&self) -> impl Future<Output = ()> + Send + use<> {
+        let queue = self.reload.clone();
+        async move {
+            let (done, read) = oneshot::channel();
+            // Either fails only when the renderer has ended: there is nothing to read for.
+            if queue.send(done).await.is_ok() {
+                let _ = read.await;
+            }
+        }
+    }
+
+    /// The loop that looks after all resources, for the watchdog.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Returns when each resource has its file in place, checked; a reload may still be owed.
+    /// Never, if one cannot be rendered.
+    pub fn in_place(&self) -> impl Future<Output = ()> + Send + use<> {
+        let board = self.board.clone();
+        async move { board.in_place().await }
     }
 
     /// Returns when each resource found at the start has had its first pass, good or bad.
@@ -225,17 +248,19 @@ struct Running {
 }
 
 impl Supervisor {
-    async fn run(mut self, mut reloads: mpsc::Receiver<()>) {
+    async fn run(mut self, mut reloads: mpsc::Receiver<oneshot::Sender<()>>, pulse: Pulse) {
         let (mut files, mut events) = Files::watch(&self.options.confdir);
         let mut idle =
             tokio::time::interval(Duration::from_millis(limits::RENDER_WORKER_IDLE_MS / 4));
         self.reconcile(true).await;
+        self.board.set_listed();
         loop {
-            let mut quiet_first = false;
+            let (mut quiet_first, mut told) = (false, None);
             tokio::select! {
                 biased;
                 () = stopped(&mut self.stopped) => break,
-                Some(()) = reloads.recv() => {}
+                () = pulse.answer() => continue,
+                Some(done) = reloads.recv() => told = Some(done),
                 Some(()) = events.recv() => quiet_first = true,
                 _ = idle.tick() => {
                     self.shop.pool.end_idle();
@@ -252,10 +277,12 @@ impl Supervisor {
             for running in self.tasks.values() {
                 running.kick.send_replace(());
             }
+            if let Some(done) = told {
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+            }
         }
-        for (_, running) in std::mem::take(&mut self.tasks) {
-            running.end().await;
-        }
+        end_all(std::mem::take(&mut self.tasks).into_values().collect()).await;
         self.shop.pool.shutdown().await;
     }
 
@@ -268,11 +295,7 @@ impl Supervisor {
             .filter(|(name, running)| wanted.get(*name) != Some(&running.resource))
             .map(|(name, _)| name.clone())
             .collect();
-        for name in obsolete {
-            if let Some(running) = self.tasks.remove(&name) {
-                running.end().await;
-            }
-        }
+        end_all(obsolete.iter().filter_map(|name| self.tasks.remove(name)).collect()).await;
         let new: Vec<Resource> =
             wanted.into_values().filter(|want| !self.tasks.contains_key(&want.name)).collect();
         if first {
@@ -378,11 +401,14 @@ impl Supervisor {
     }
 }
 
-impl Running {
-    async fn end(self) {
-        let _ = self.stop.send(true);
+/// Ends tasks at the same time: what they run is killed, which takes a while each.
+async fn end_all(tasks: Vec<Running>) {
+    for running in &tasks {
+        let _ = running.stop.send(true);
+    }
+    for running in tasks {
         // A panicked task has ended too; its panic is on standard error.
-        let _ = self.task.await;
+        let _ = running.task.await;
     }
 }
 

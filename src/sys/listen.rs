@@ -19,6 +19,7 @@
 
 use crate::base::limits;
 use crate::sys::pace::{Held, Pace, Paced, Turn};
+use crate::sys::pulse::Pulse;
 use crate::sys::usage;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -110,8 +111,9 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(limits::LISTEN_BACKLOG)
 }
 
-/// Serves each listener with its service until `stop` fires and the connections are drained.
-pub async fn serve<S, B>(listeners: Vec<(TcpListener, S)>, stop: Stop)
+/// Serves each listener with its service until `stop` fires and the connections are drained. The
+/// loop that accepts answers its pulse.
+pub async fn serve<S, B>(listeners: Vec<(TcpListener, S, Pulse)>, stop: Stop)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -122,8 +124,14 @@ where
 {
     let (mut doors, patience) = (JoinSet::new(), Duration::from_millis(limits::DRAIN_MS));
     let places = Arc::new(Semaphore::new(places(usage::descriptors_max())));
-    for (listener, service) in listeners {
-        doors.spawn(serve_one(listener, service, stop.clone(), patience, Arc::clone(&places)));
+    for (listener, service, pulse) in listeners {
+        doors.spawn(serve_one(
+            (listener, pulse),
+            service,
+            stop.clone(),
+            patience,
+            Arc::clone(&places),
+        ));
     }
     doors.join_all().await;
 }
@@ -136,7 +144,7 @@ fn places(descriptors_max: u64) -> usize {
 }
 
 async fn serve_one<S, B>(
-    listener: TcpListener,
+    (listener, pulse): (TcpListener, Pulse),
     service: S,
     mut stop: Stop,
     patience: Duration,
@@ -172,6 +180,7 @@ async fn serve_one<S, B>(
                 }
             },
             Some(ended) = connections.join_next() => report(ended),
+            () = pulse.answer() => {}
             () = stop.stopped() => break,
         }
     }
@@ -312,7 +321,8 @@ mod tests {
             }
         });
         let places = Arc::new(Semaphore::new(PLACES));
-        let serving = tokio::spawn(serve_one(listener, service, stop, patience, places));
+        let serving =
+            tokio::spawn(serve_one((listener, Pulse::default()), service, stop, patience, places));
         Door { address, stopper, serving, gate, waiting }
     }
 

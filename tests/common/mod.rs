@@ -45,6 +45,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
     ("ip", "iproute2"),
     ("fusermount", "fuse"),
+    ("systemd-analyze", "systemd"),
+    ("systemd-sysusers", "systemd"),
+    ("systemd-tmpfiles", "systemd"),
 ];
 
 /// Where the external program `name` is, or `None` after saying on stderr (past the test runner's

@@ -1,7 +1,6 @@
 //! `tests/data/render/*`: keys and template in, exact bytes out of a running daemon, accepted by
 //! the real program, whose service is told once for each new file.
 
-use crate::common::{Bench, Store};
 use crate::harness::program;
 use crate::host::Host;
 use serde_json::Value;
@@ -153,36 +152,4 @@ fn systemd_environment_file() {
 #[test]
 fn hosts_file() {
     run("13-etc-hosts", &["python3"]);
-}
-
-/// The template this project ships, with its sample keys, in all three states of the sample.
-#[tokio::test]
-async fn the_shipped_haproxy_template_is_accepted() {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/haproxy");
-    let read = |file: &str| std::fs::read_to_string(shipped.join(file)).unwrap();
-    let bench = Bench::new();
-    bench.template("haproxy.cfg.tera", &read("haproxy.cfg.tera"));
-    let text = read("haproxy.toml")
-        .replace("/etc/haproxy/haproxy.cfg", &bench.out("cfg").display().to_string());
-    let text: String = text
-        .lines()
-        .filter(|line| !line.starts_with("reload_cmd"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let checked = program("haproxy").is_some();
-    let text = if checked { text } else { text.replace("check_cmd", "# check_cmd") };
-    bench.resource_file("haproxy", &text);
-    for keys in ["keys.json", "keys-empty.json"] {
-        let store = Store::new();
-        store.become_json(&read(keys));
-        let renderer = bench.start(&store);
-        renderer.first_pass().await;
-        let status = crate::common::status(&renderer, "haproxy");
-        assert!(status.ok, "{keys}: {:?}", status.error);
-        let expected = read(&keys.replace(".json", ".expected"));
-        assert_eq!(bench.read("cfg"), expected, "{keys}");
-        renderer.shutdown().await;
-        // Each sample is a store of its own, so the revision starts again.
-        std::fs::remove_dir_all(bench.path("state")).unwrap();
-    }
 }

@@ -124,7 +124,7 @@ async fn reload_all_reads_everything_again() {
     let renderer = bench.start(&Store::new());
     renderer.first_pass().await;
     std::fs::write(&outside, "two").unwrap();
-    renderer.reload_all();
+    renderer.reload_all().await;
     until_file(&bench, "a", "two").await;
     renderer.shutdown().await;
 }

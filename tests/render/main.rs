@@ -19,5 +19,6 @@ mod host;
 mod keys;
 mod promises;
 mod runaway;
+mod shipped;
 mod together;
 mod unharmed;

@@ -70,6 +70,7 @@ listen_client_urls = [\"http://127.0.0.1:2379\", \"http://[::1]:2379\"] (the def
 advertise_client_urls = [] (the default)
 confdir = \"/etc/althing\" (the default)
 insecure = false (the default)
+render_timeout = \"30s\" (the default)
 ";
     assert_eq!(shown(&Host::new().load(&[]).unwrap()), expected);
 }
@@ -109,6 +110,7 @@ listen_client_urls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"] (DIR/althi
 advertise_client_urls = [] (DIR/althing.toml:4:25)
 confdir = \"/flag\" (--confdir)
 insecure = false (--insecure)
+render_timeout = \"30s\" (the default)
 ";
     let dir = host.dir.path().display().to_string();
     assert_eq!(shown(&config).replace(&dir, "DIR"), expected);
@@ -142,7 +144,7 @@ fn mistakes_in_the_file_show_their_place() {
             "[banana]\n",
             "error: unknown key `banana`\n --> DIR/althing.toml:1:2\n  |\n1 | [banana]\n  |  ^^^^^^\n  \
              = help: known keys are: name, data_dir, listen_client_urls, advertise_client_urls, \
-             confdir, insecure",
+             confdir, insecure, render_timeout",
         ),
         (
             "insecure = 1\n",

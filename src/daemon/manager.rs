@@ -1,0 +1,251 @@
+//! What the service manager hears of the daemon, in the order it happens.
+//!
+//! What: `READY=1` when the files are in place, or when they have kept it waiting too long; a line
+//! of status; a reload from its begin to its end; the watchdog's sign of life. Why one task: the
+//! order of messages is then the order of this file.
+//!
+//! Invariants:
+//! * READY comes once the doors serve, and within `render_timeout`, whatever the files are like:
+//!   a host whose HAProxy waits for us must come up with its last good file.
+//! * A reload that is still owed holds READY up no longer than a good one: its command may be
+//!   waiting for a unit that waits for us.
+//! * READY does not wait for other members; a cold cluster may be started one by one.
+//! * Trouble with the manager's socket is told once and never ends the daemon.
+//!
+//! Deliberately not here: what a signal means (`daemon`), and STOPPING, which comes when this task
+//! has ended.
+//!
+//! Sources: sd_notify(3), systemd.service(5).
+
+use crate::base::limits;
+use crate::base::report::{Report, chain};
+use crate::daemon::SharedRenderer;
+use crate::daemon::watchdog::Watchdog;
+use crate::node::{Node, Status};
+use crate::render::{Renderer, ResourceStatus};
+use crate::sys::notify::{Message, Notifier};
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// The teller, for the life of the daemon.
+pub(crate) struct Manager<'a> {
+    notifier: Arc<Notifier>,
+    node: &'a Node,
+    renderer: &'a SharedRenderer,
+    /// Somebody asked for a reload.
+    reload: &'a Notify,
+    /// The last status that was told.
+    shown: RefCell<String>,
+    /// READY was told: a file that is not there yet is trouble from now on.
+    is_ready: Cell<bool>,
+    was_refused: Cell<bool>,
+}
+
+impl<'a> Manager<'a> {
+    pub(crate) fn new(
+        notifier: Notifier,
+        node: &'a Node,
+        renderer: &'a SharedRenderer,
+        reload: &'a Notify,
+    ) -> Self {
+        let (shown, no) = (RefCell::default(), || Cell::new(false));
+        let notifier = Arc::new(notifier);
+        Self { notifier, node, renderer, reload, shown, is_ready: no(), was_refused: no() }
+    }
+
+    /// Tells until it is dropped. `reload` reads what the operator may have changed.
+    pub(crate) async fn run(
+        &self,
+        render_timeout: Duration,
+        watchdog: Watchdog,
+        reload: impl AsyncFn() -> Result<(), Report>,
+    ) -> Infallible {
+        self.wait_for_files(render_timeout, &reload).await;
+        self.is_ready.set(true);
+        self.tell_with_status(Message::Ready);
+        let life = self.notifier.watchdog().map(|time| watchdog.start(self.notifier.clone(), time));
+        if let Some(Err(error)) = &life {
+            tracing::error!(%error, "no thread for the watchdog: systemd will end this process");
+        }
+        tokio::select! {
+            never = self.show_status() => never,
+            never = self.reload(reload) => never,
+        }
+    }
+
+    /// The end has begun: clients are sent away, then files and store are closed.
+    pub(crate) fn stopping(&self) {
+        self.tell(&[Message::Stopping, Message::Status("stopping")]);
+    }
+
+    async fn wait_for_files(
+        &self,
+        at_most: Duration,
+        reload: &impl AsyncFn() -> Result<(), Report>,
+    ) {
+        let Some(in_place) = self.renderer.with(Renderer::in_place) else { return };
+        let (mut in_place, mut too_long) = (pin!(in_place), pin!(sleep(at_most)));
+        loop {
+            tokio::select! {
+                () = &mut in_place => return,
+                () = &mut too_long => break,
+                never = self.show_status() => match never {},
+                // Not told: to the manager this is still the start.
+                () = self.reload.notified() => read_again(reload).await,
+            }
+        }
+        let (seconds, files) = (at_most.as_secs_f64(), files_in_words(&self.renderer.files()));
+        tracing::warn!("ready without all files after {seconds} s: {files}");
+    }
+
+    async fn show_status(&self) -> Infallible {
+        let mut looks = interval(Duration::from_millis(limits::NOTIFY_STATUS_MS));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if self.status() != *self.shown.borrow() {
+                self.tell_with_status(None);
+            }
+        }
+    }
+
+    async fn reload(&self, reload: impl AsyncFn() -> Result<(), Report>) -> Infallible {
+        loop {
+            self.reload.notified().await;
+            self.tell(&[Message::Reloading]);
+            read_again(&reload).await;
+            self.tell_with_status(Message::Ready);
+        }
+    }
+
+    fn status(&self) -> String {
+        let files = self.renderer.files();
+        let is_missing = |file: &ResourceStatus| self.is_ready.get() && file.renders == 0;
+        let is_good = !files.iter().any(|file| file.error.is_some() || is_missing(file));
+        status_line(&self.node.handle().status(), is_good, &files_in_words(&files))
+    }
+
+    fn tell_with_status<'m>(&self, what: impl Into<Option<Message<'m>>>) {
+        let status = self.status();
+        let messages: Vec<_> = what.into().into_iter().chain([Message::Status(&status)]).collect();
+        self.tell(&messages);
+        self.shown.replace(status);
+    }
+
+    fn tell(&self, messages: &[Message<'_>]) {
+        if let Err(error) = self.notifier.send(messages)
+            && !self.was_refused.replace(true)
+        {
+            tracing::warn!("{}: systemd may take this process for hung", chain(&error));
+        }
+    }
+}
+
+async fn read_again(reload: &impl AsyncFn() -> Result<(), Report>) {
+    tracing::info!("reading settings, resources and templates again");
+    if let Err(report) = reload().await {
+        tracing::error!("{report}");
+    }
+}
+
+/// `leader of term 2, revision 7, 3 files up to date`, trouble first.
+fn status_line(node: &Status, is_good: bool, files: &str) -> String {
+    let place = match (node.leader, node.role.name()) {
+        (Some(leader), role) if leader != node.member => format!("{role}, led by {leader}"),
+        (Some(_), role) => role.to_owned(),
+        (None, role) => format!("{role} without a leader"),
+    };
+    let place = format!("{place}, term {}, revision {}", node.term, node.revision);
+    if is_good { format!("{place}, {files}") } else { format!("degraded: {files}; {place}") }
+}
+
+fn files_in_words(files: &[ResourceStatus]) -> String {
+    let count = |is: fn(&&ResourceStatus) -> bool| files.iter().filter(is).count();
+    let waiting = count(|file| file.error.is_none() && file.renders == 0);
+    let reloading = match count(|file| file.error.is_none() && file.owed_since.is_some()) {
+        0 => "",
+        _ => ", reloading",
+    };
+    let bad = files.iter().filter(|file| file.error.is_some());
+    let bad: Vec<&str> = bad.map(|file| file.name.as_str()).collect();
+    match (files.len(), bad.as_slice(), waiting) {
+        (0, ..) => "nothing to render".to_owned(),
+        (1, [], 0) => format!("1 file up to date{reloading}"),
+        (all, [], 0) => format!("{all} files up to date{reloading}"),
+        (all, [], waiting) => format!("{} of {all} files rendered", all - waiting),
+        (all, bad, _) => format!("{} of {all} files failed: {}", bad.len(), listed(bad)),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    let named: Vec<&str> = names.iter().take(limits::STATUS_NAMES_MAX).copied().collect();
+    match names.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ClusterId, LogIndex, MemberId, Revision, Term, WallTime};
+    use crate::node::Role;
+
+    fn file(name: &str, ok: bool, renders: u64) -> ResourceStatus {
+        let error = (!ok).then(|| "bad".to_owned());
+        ResourceStatus { name: name.to_owned(), ok, error, renders, ..ResourceStatus::default() }
+    }
+
+    #[test]
+    fn files_are_counted_and_the_bad_ones_named() {
+        let owed_since = Some(std::time::UNIX_EPOCH);
+        let owing = ResourceStatus { ok: false, owed_since, ..file("a", true, 1) };
+        let table = [
+            (vec![], "nothing to render"),
+            (vec![file("a", true, 1)], "1 file up to date"),
+            (vec![owing], "1 file up to date, reloading"),
+            (vec![file("a", true, 1), file("b", true, 2)], "2 files up to date"),
+            (vec![file("a", true, 1), file("b", true, 0)], "1 of 2 files rendered"),
+            (vec![file("a", true, 0), file("b", false, 1)], "1 of 2 files failed: b"),
+            (
+                ["a", "b", "c", "d", "e"].map(|name| file(name, false, 1)).into(),
+                "5 of 5 files failed: a, b, c and 2 more",
+            ),
+        ];
+        for (files, expected) in table {
+            assert_eq!(files_in_words(&files), expected);
+        }
+    }
+
+    #[test]
+    fn the_status_says_trouble_first() {
+        let node = Status {
+            cluster: ClusterId(1),
+            member: MemberId(2),
+            name: "box1".to_owned(),
+            client_urls: Vec::new(),
+            role: Role::Leader,
+            leader: Some(MemberId(2)),
+            term: Term(3),
+            applied: LogIndex(9),
+            revision: Revision(7),
+            leader_since: WallTime(0),
+            started: WallTime(0),
+        };
+        assert_eq!(status_line(&node, true, "x"), "leader, term 3, revision 7, x");
+        assert_eq!(status_line(&node, false, "x"), "degraded: x; leader, term 3, revision 7");
+        let alone = Status { role: Role::Follower, leader: None, ..node.clone() };
+        assert_eq!(
+            status_line(&alone, true, "x"),
+            "follower without a leader, term 3, revision 7, x"
+        );
+        let led = Status { role: Role::Follower, leader: Some(MemberId(5)), ..node };
+        let expected = format!("follower, led by {}, term 3, revision 7, x", MemberId(5));
+        assert_eq!(status_line(&led, true, "x"), expected);
+    }
+}
