@@ -10,7 +10,7 @@
 //! ```text
 //! main                 the first word decides who the process is
 //! daemon               the story of start and stop
-//! ctl                  the command line: keys, status, render, bench
+//! ctl                  the command line: keys, status, plan, check, why, bench
 //! api    render        5  doors: v2, metrics, agent   |  templates -> checked files -> reloads
 //! node                 4  the running member, and the waist: Handle
 //! replica              3  consensus around raft::RawNode, without clock or sockets

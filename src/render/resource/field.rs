@@ -9,6 +9,7 @@
 
 use crate::base::diagnostic::{Diagnostic, did_you_mean};
 use crate::base::path::KeyPath;
+use crate::base::time::parse_duration;
 use crate::render::resource::{Account, Wait};
 use crate::sys::exec::CommandLine;
 use std::borrow::Cow;
@@ -177,18 +178,4 @@ impl Field<'_, '_> {
         }
         self.placed(Ok(CommandLine::Argv(words)))
     }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().ok()?;
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(unit_ms).map(Duration::from_millis)
 }
