@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::base::limits::BENCH_STALL_SECONDS;
+use crate::ctl::bench::files::{Changes, Folders};
 use crate::ctl::bench::lines::{
     BUSY_KEYS, BUSY_VALUE_BYTES, LINES, LOADED_VALUE_BYTES, Line, SMALL_VALUE_BYTES,
 };
@@ -61,6 +62,8 @@ pub enum Fixture {
     Busy,
     /// So many keys with short values.
     Loaded(u64),
+    /// Twenty keys, each rendered into a file.
+    Files,
 }
 
 /// Measures all lines that `args` select.
@@ -128,6 +131,7 @@ pub struct Stage {
     /// Contenders that could not be started, and why.
     dead: BTreeMap<Contender, String>,
     programs: BTreeMap<Contender, PathBuf>,
+    confd: PathBuf,
     run_time: Duration,
     sustained_time: Duration,
     interrupted: Arc<AtomicBool>,
@@ -151,6 +155,7 @@ impl Stage {
             filled: BTreeSet::new(),
             dead: BTreeMap::new(),
             programs,
+            confd: find_program(&args.confd),
             run_time: Duration::from_secs(args.seconds),
             sustained_time: Duration::from_secs(args.sustained),
             interrupted: watch_signals()?,
@@ -187,7 +192,7 @@ impl Stage {
         }
         if !self.servers.contains_key(&(who, fixture)) {
             self.servers.retain(|(_, other), _| *other == fixture);
-            let started = self.start(who, fixture, "/health").and_then(|_| self.fill(who, fixture));
+            let started = self.begin(who, fixture);
             if let Err(error) = started {
                 self.servers.remove(&(who, fixture));
                 if matches!(error, BenchError::Interrupted) {
@@ -210,10 +215,51 @@ impl Stage {
     ) -> Result<Duration, BenchError> {
         let none = || BenchError::NotServing { why: "no program".into() };
         let program = self.programs.get(&who).ok_or_else(none)?;
-        let data = self.workspace.path.join(format!("{}-{}", who.name(), fixture.name()));
+        let data = self.data_of(who, fixture);
         let (server, took) = Server::start(who, program, &data, ready_path)?;
         self.servers.insert((who, fixture), server);
         Ok(took)
+    }
+
+    fn data_of(&self, who: Contender, fixture: Fixture) -> PathBuf {
+        self.workspace.path.join(format!("{}-{}", who.name(), fixture.name()))
+    }
+
+    /// Starts a server for the first time and gives it its data.
+    fn begin(&mut self, who: Contender, fixture: Fixture) -> Result<(), BenchError> {
+        if fixture == Fixture::Files {
+            Folders::beside(&self.data_of(who, fixture)).write(who)?;
+            self.start(who, fixture, "/health")?;
+            return self.render(who, fixture);
+        }
+        self.start(who, fixture, "/health")?;
+        self.fill(who, fixture)
+    }
+
+    /// Sets the keys of the files, and waits for the files.
+    fn render(&mut self, who: Contender, fixture: Fixture) -> Result<(), BenchError> {
+        let mut changes = self.changes(who, fixture)?;
+        changes.set_all()?;
+        let confdir = Folders::beside(&self.data_of(who, fixture)).confdir;
+        if let (Contender::Etcd, Some(server)) = (who, self.servers.get_mut(&(who, fixture))) {
+            server.accompany(&self.confd, &confdir)?;
+        }
+        changes.wait_for_all()
+    }
+
+    fn changes(&self, who: Contender, fixture: Fixture) -> Result<Changes, BenchError> {
+        let gone = || BenchError::NotServing { why: "its server is gone".into() };
+        let target = self.servers.get(&(who, fixture)).ok_or_else(gone)?.address();
+        Changes::begin(who, target, Folders::beside(&self.data_of(who, fixture)))
+    }
+
+    /// A writer of the keys whose files are rendered, once the machine is quiet.
+    ///
+    /// # Errors
+    /// If the server does not serve, or its files do not follow.
+    pub fn quiet_changes(&mut self, who: Contender) -> Result<Changes, BenchError> {
+        self.quiet(who, Fixture::Files)?;
+        self.changes(who, Fixture::Files)
     }
 
     fn fill(&mut self, who: Contender, fixture: Fixture) -> Result<(), BenchError> {
@@ -355,13 +401,14 @@ impl Fixture {
             Self::Idle => "idle".into(),
             Self::Busy => "busy".into(),
             Self::Loaded(keys) => format!("{keys}-keys"),
+            Self::Files => "files".into(),
         }
     }
 
     /// Keys and the length of their values.
     fn content(self) -> Option<(u64, usize)> {
         match self {
-            Self::Idle => None,
+            Self::Idle | Self::Files => None,
             Self::Busy => Some((BUSY_KEYS, BUSY_VALUE_BYTES)),
             Self::Loaded(keys) if keys > 1_000_000 => Some((keys, SMALL_VALUE_BYTES)),
             Self::Loaded(keys) => Some((keys, LOADED_VALUE_BYTES)),

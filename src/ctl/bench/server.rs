@@ -19,12 +19,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::base::limits::BENCH_START_SECONDS;
+use crate::ctl::bench::files::Folders;
 use crate::ctl::bench::http::ResponseReader;
 
 /// How often a starting or stopping server is looked at: the resolution of the restart times.
@@ -108,6 +110,8 @@ impl ServerError {
 pub struct Server {
     contender: Contender,
     child: Child,
+    /// The confd that renders what an etcd holds.
+    companion: Option<Child>,
     address: SocketAddr,
     log: PathBuf,
 }
@@ -152,9 +156,24 @@ impl Server {
         }
         let started = Instant::now();
         let child = command.spawn().map_err(ServerError::system("start", program))?;
-        let mut server = Self { contender, child, address: client, log };
+        let mut server = Self { contender, child, companion: None, address: client, log };
         server.wait_ready(ready_path)?;
         Ok((server, started.elapsed()))
+    }
+
+    /// Starts the program that renders this etcd's keys; it ends with the server.
+    ///
+    /// # Errors
+    /// `System` if it cannot be started.
+    pub fn accompany(&mut self, confd: &Path, confdir: &Path) -> Result<(), ServerError> {
+        let log = self.log.with_extension("confd.log");
+        let output = File::create(&log).map_err(ServerError::system("create", &log))?;
+        let mut command = Command::new(confd);
+        command.args(["-watch", "-backend=etcdv3", "-log-level=error"]);
+        command.arg(format!("-node=http://{}", self.address)).arg("-confdir").arg(confdir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        self.companion = Some(command.spawn().map_err(ServerError::system("start", confd))?);
+        Ok(())
     }
 
     /// Where it serves clients.
@@ -200,13 +219,20 @@ impl Server {
         drop(self);
     }
 
-    /// Memory of the process and all its descendants now.
+    /// Memory of the process, its companion and all their descendants now.
     ///
     /// # Errors
     /// `System` if /proc cannot be read.
     pub fn memory(&self) -> Result<Memory, ServerError> {
         let proc = Path::new("/proc");
-        memory_of_tree(proc, self.child.id()).map_err(ServerError::system("read", proc))
+        let mut sum = Memory::default();
+        for child in iter::once(&self.child).chain(&self.companion) {
+            let of_tree = memory_of_tree(proc, child.id());
+            let of_tree = of_tree.map_err(ServerError::system("read", proc))?;
+            sum.anonymous += of_tree.anonymous;
+            sum.resident += of_tree.resident;
+        }
+        Ok(sum)
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, ServerError> {
@@ -238,9 +264,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only for a process that was reaped before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in iter::once(&mut self.child).chain(&mut self.companion) {
+            // Both fail only for a process that was reaped before.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -251,11 +279,14 @@ fn arguments(
     client: SocketAddr,
     peer: SocketAddr,
 ) -> Vec<String> {
+    // Never what this host's own althing renders.
+    let confdir = Folders::beside(data).confdir;
     let data = data.display();
     match contender {
         Contender::Althing => vec![
             "run".into(),
             format!("--data-dir={data}"),
+            format!("--confdir={}", confdir.display()),
             format!("--listen-client-urls=http://{client}"),
             format!("--advertise-client-urls=http://{client}"),
         ],
