@@ -21,6 +21,7 @@ pub mod files;
 pub mod http;
 pub mod lines;
 pub mod load;
+pub mod machine;
 pub mod null;
 pub mod report;
 pub mod server;

@@ -14,7 +14,7 @@
 //!
 //! Deliberately not here: what is measured.
 //!
-//! Sources: proc(5) (`/proc/PID/status`, `/proc/stat`).
+//! Sources: proc(5) (`/proc/PID/status`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -378,21 +378,6 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Time of all processors since boot, and the part of it that was idle, in clock ticks; `None`
-/// where the system does not say.
-#[must_use]
-pub fn processor_ticks() -> Option<(u64, u64)> {
-    processor_ticks_of(&fs::read_to_string("/proc/stat").ok()?)
-}
-
-/// The first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
-fn processor_ticks_of(stat: &str) -> Option<(u64, u64)> {
-    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-    let ticks: Vec<u64> = fields.take(8).map_while(|field| field.parse().ok()).collect();
-    let idle = ticks.get(3)? + ticks.get(4)?;
-    Some((ticks.iter().sum(), idle))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,14 +403,6 @@ mod tests {
         fs::create_dir(proc.path().join("sys")).unwrap();
         let memory = memory_of_tree(proc.path(), 10).unwrap();
         assert_eq!(memory, Memory { anonymous: 111 * 1_024, resident: 222 * 1_024 });
-    }
-
-    #[test]
-    fn idle_time_includes_waiting_for_the_disk() {
-        let stat = "cpu  10 1 5 70 4 0 2 8 3 3\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
-        assert_eq!(processor_ticks_of(stat), Some((100, 74)));
-        assert_eq!(processor_ticks_of("cpu 1 2"), None);
-        assert_eq!(processor_ticks_of(""), None);
     }
 
     #[test]
