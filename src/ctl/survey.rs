@@ -108,7 +108,7 @@ impl Survey {
         keys: &Arc<Frozen>,
     ) -> Result<Vec<u8>, Diagnostic> {
         let source: Arc<Frozen> = Arc::clone(keys);
-        let rendered = render_once(&self.options, source, &resource.name).await;
+        let rendered = render_once(&self.options, source, resource).await;
         rendered.map_err(advice::with_next_step)
     }
 
@@ -245,13 +245,7 @@ async fn run_check(
     let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
     let (name, revision) = (resource.name.as_str(), revision.to_string());
     let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
-    let environment = [
-        ("ALTHING_SRC", &*src),
-        ("ALTHING_DEST", &*dest),
-        ("ALTHING_NAME", name),
-        ("ALTHING_REVISION", &revision),
-    ];
-    let run = exec::run(&line.with(&variables), &environment, resource.check_timeout).await;
+    let run = exec::run(&line.with(&variables), &variables, resource.check_timeout).await;
     run.map(|_| ()).map_err(|error| match error {
         ExecError::Start { .. } => Refusal {
             message: format!("the check cannot be run: {}", chain(&error).replace(&*src, &dest)),

@@ -20,9 +20,10 @@ use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
 use crate::render::backup::Backups;
-use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
-use crate::render::engine::pool::{Job, Pool, Rendered};
+use crate::render::engine::pool::Pool;
+use crate::render::engine::protocol::Request;
+use crate::render::engine::{Rendered, Surroundings};
 use crate::render::failpoint::{Failpoint, Failpoints, Tripped};
 use crate::render::owed::{Ledger, Mark};
 use crate::render::resource::{Account, Resource};
@@ -197,6 +198,16 @@ impl Shop {
         }
     }
 
+    /// Renders from the newest revision at hand.
+    pub(crate) async fn render_now(
+        &self,
+        resource: &Resource,
+        mut memory: Memory,
+    ) -> Result<Vec<u8>, PassError> {
+        let snapshot = self.snapshot(&memory).await?;
+        self.render(resource, &mut memory, &*snapshot).await
+    }
+
     async fn snapshot(&self, memory: &Memory) -> Result<Box<dyn Snapshot>, PassError> {
         let limit = Duration::from_millis(limits::RENDER_WALL_MS_MAX);
         let taken = tokio::time::timeout(limit, self.source.snapshot(memory.seen));
@@ -210,7 +221,7 @@ impl Shop {
     }
 
     /// Renders at the snapshot's revision, and remembers what was touched.
-    pub(crate) async fn render(
+    async fn render(
         &self,
         resource: &Resource,
         memory: &mut Memory,
@@ -227,9 +238,9 @@ impl Shop {
             environment: self.environment.clone(),
         };
         let scope = resource.scope.clone();
-        let likely = memory.likely(resource);
-        let job = Job { bundle, scope, surroundings, snapshot, likely };
-        let Rendered { outcome, touched } = memory.unless_stopped(self.pool.render(job)).await?;
+        let request = Request { bundle, scope, surroundings, preloaded: Vec::new() };
+        let rendered = self.pool.render(request, snapshot, memory.likely(resource));
+        let Rendered { outcome, touched } = memory.unless_stopped(rendered).await?;
         match &outcome {
             Ok(_) => memory.touched = touched,
             // A failed render may have ended before it read what the last one did.
@@ -341,17 +352,11 @@ impl Shop {
     ) -> Result<(), ExecError> {
         let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
         let (name, revision) = (&resource.name, revision.to_string());
-        let line =
-            line.with(&[("src", &src), ("dest", &dest), ("name", name), ("revision", &revision)]);
-        let environment = [
-            ("ALTHING_SRC", &*src),
-            ("ALTHING_DEST", &*dest),
-            ("ALTHING_NAME", name),
-            ("ALTHING_REVISION", &revision),
-        ];
+        let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
+        let line = line.with(&variables);
         let turn = self.turn(&line.to_string());
         let _turn = turn.lock().await;
-        let done = exec::run(&line, &environment, timeout).await.map(|_| ());
+        let done = exec::run(&line, &variables, timeout).await.map(|_| ());
         done.map_err(|error| if resource.sensitive { error.without_output() } else { error })
     }
 

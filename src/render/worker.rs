@@ -14,7 +14,6 @@
 //! Deliberately not here: the steps of a pass (`pass`).
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::report::chain;
 use crate::render::backup::Backups;
@@ -87,52 +86,23 @@ impl Options {
     }
 }
 
-/// Renders resource `name` once and returns the bytes; touches no file, runs no command.
+/// Renders a resource once and returns the bytes; touches no file, runs no command.
 ///
 /// # Errors
-/// When there is no such resource, or its template fails; the text is for the user.
+/// When the store cannot be asked or the template fails.
 pub async fn render_once(
     options: &Options,
     source: Arc<dyn Source>,
-    name: &str,
+    resource: &Resource,
 ) -> Result<Vec<u8>, Diagnostic> {
-    let resource = find(options, name)?;
-    let whole = |error: String| Diagnostic::new(resource.file.display().to_string(), error);
     let shop = options.shop(source, Ledger::at(&options.state_dir), Arc::default());
     let (_keep, stop) = watch::channel(false);
-    let mut memory = Memory::new(Mark::default(), stop);
-    let snapshot = shop.source.snapshot(Revision(0)).await;
-    let snapshot = snapshot.map_err(|error| whole(error.to_string()))?;
-    let rendered = shop.render(&resource, &mut memory, &*snapshot).await;
+    let rendered = shop.render_now(resource, Memory::new(Mark::default(), stop)).await;
     shop.pool.shutdown().await;
     rendered.map_err(|error| match error {
         PassError::Template(error) => *error,
-        other => whole(chain(&other)),
+        other => Diagnostic::new(resource.file.display().to_string(), chain(&other)),
     })
-}
-
-fn find(options: &Options, name: &str) -> Result<Resource, Diagnostic> {
-    let mut names = Vec::new();
-    for loaded in resource::load(&options.confdir)? {
-        match loaded.outcome {
-            Ok(resources) => {
-                for resource in resources {
-                    if resource.name == name {
-                        return Ok(resource);
-                    }
-                    names.push(resource.name);
-                }
-            }
-            Err(mut errors) if loaded.name == name && !errors.is_empty() => {
-                return Err(errors.remove(0));
-            }
-            Err(_) => {}
-        }
-    }
-    let confdir = options.confdir.join("conf.d").display().to_string();
-    let help = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
-    Err(Diagnostic::new(confdir, format!("no resource is called `{name}`"))
-        .help(format!("resources are: {help}")))
 }
 
 /// A running renderer. Dropping it without `shutdown` stops the tasks at their next wait.

@@ -206,17 +206,18 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// Runs a command to its end or its deadline. `environment` comes on top of `PATH` alone.
+/// Runs a command to its end or its deadline. Its environment is `PATH`, and each of `variables`:
+/// `src` as `ALTHING_SRC`.
 ///
 /// # Errors
 /// When it cannot start, fails, or is killed after `timeout`.
 pub async fn run(
     line: &CommandLine,
-    environment: &Variables<'_>,
+    variables: &Variables<'_>,
     timeout: Duration,
 ) -> Result<Output, ExecError> {
     let start = |source| ExecError::Start { command: line.to_string(), source };
-    let (mut child, pipe) = spawn(line, environment).map_err(start)?;
+    let (mut child, pipe) = spawn(line, variables).map_err(start)?;
     let mut group = Group::of(&child);
     let mut kept = Kept::default();
     let deadline = Instant::now() + timeout;
@@ -240,12 +241,15 @@ pub async fn run(
 
 fn spawn(
     line: &CommandLine,
-    environment: &Variables<'_>,
+    variables: &Variables<'_>,
 ) -> std::io::Result<(tokio::process::Child, pipe::Receiver)> {
     let (reader, writer) = std::io::pipe()?;
     let path = std::env::var("PATH").unwrap_or_else(|_| PATH_DEFAULT.to_owned());
     let mut command = line.to_command();
-    command.env_clear().env("PATH", path).envs(environment.iter().copied());
+    command.env_clear().env("PATH", path);
+    for (name, value) in variables {
+        command.env(format!("ALTHING_{}", name.to_uppercase()), value);
+    }
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     command.current_dir("/").process_group(0).kill_on_drop(true);
     let child = command.spawn()?;
@@ -366,7 +370,7 @@ mod tests {
     }
 
     async fn sh(text: &str) -> Result<Output, ExecError> {
-        run(&shell(text), &[("ALTHING_NAME", "x")], Duration::from_secs(20)).await
+        run(&shell(text), &[("name", "x")], Duration::from_secs(20)).await
     }
 
     #[test]
