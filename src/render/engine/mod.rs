@@ -21,14 +21,14 @@ mod filters;
 mod functions;
 mod glob;
 pub(crate) mod pool;
-mod protocol;
+pub(crate) mod protocol;
 mod tera;
 mod view;
 
 use crate::base::codec::{Malformed, Reader, Writer};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
-use bundle::Bundle;
+use crate::base::range::KeyRange;
 use view::View;
 
 pub use child::worker_main;
@@ -59,14 +59,11 @@ pub(crate) struct Failure {
     pub(crate) help: Option<Box<str>>,
 }
 
-/// A template language.
-pub(crate) trait Engine {
-    /// Renders the first file of `bundle`. The session comes back with what was touched.
-    fn render(
-        &mut self,
-        bundle: &Bundle,
-        session: Session,
-    ) -> (Session, Result<Vec<u8>, Diagnostic>);
+/// A finished render, good or bad, and what it read on the way.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rendered {
+    pub(crate) outcome: Result<Vec<u8>, Box<Diagnostic>>,
+    pub(crate) touched: Vec<KeyRange>,
 }
 
 impl Surroundings {
