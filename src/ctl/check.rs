@@ -60,8 +60,10 @@ pub async fn check(args: &CheckArgs, out: &mut Out<'_>) -> Result<(), Report> {
     match args.keys.freeze().await {
         Ok(keys) => problems.extend(try_all(&survey, &good, &Arc::new(keys), out).await?),
         Err(report) if !are_files_wrong => return Err(report),
-        // What is wrong with the files is told first; the keys are for another run.
-        Err(_) => {}
+        Err(report) => {
+            let why = quoted(&report.cause.unwrap_or(report.error));
+            out.line(&format!("??  keys      no template is tried: {why}"))?;
+        }
     }
     if problems.is_empty() {
         return Ok(());
@@ -93,7 +95,7 @@ async fn try_all(
         match try_one(survey, resource, keys).await {
             Ok(()) => {
                 out.line(&line("ok"))?;
-                tell_missing_program(resource, out)?;
+                tell_missing_programs(resource, out)?;
             }
             Err(problem) => {
                 out.line(&line("no"))?;
@@ -115,11 +117,14 @@ async fn try_one(
 
 /// A reload that names a program this host does not have. No more than a hint: the check may be
 /// run on another host than the one that reloads. What a shell makes of a string is not guessed.
-fn tell_missing_program(resource: &Resource, out: &mut Out<'_>) -> Result<(), Report> {
-    let Some(CommandLine::Argv(words)) = &resource.reload else { return Ok(()) };
-    let Some(program) = words.first().filter(|program| !is_there(program)) else { return Ok(()) };
-    let (name, program) = (quoted(&resource.name), quoted(program));
-    out.line(&format!("??  command   {name}: reload_cmd names {program}, which is not on PATH"))
+fn tell_missing_programs(resource: &Resource, out: &mut Out<'_>) -> Result<(), Report> {
+    for (key, command) in [("reload_cmd", &resource.reload), ("verify_cmd", &resource.verify)] {
+        let Some(CommandLine::Argv(words)) = command else { continue };
+        let Some(program) = words.first().filter(|program| !is_there(program)) else { continue };
+        let (name, program) = (quoted(&resource.name), quoted(program));
+        out.line(&format!("??  command   {name}: {key} names {program}, which is not on PATH"))?;
+    }
+    Ok(())
 }
 
 fn is_there(program: &str) -> bool {
@@ -136,18 +141,20 @@ mod tests {
 
     #[test]
     fn a_reload_without_its_program_is_hinted_at() {
-        let told = |reload: &str| {
-            let text =
-                format!("[template]\nsrc = \"a.tera\"\ndest = \"/a\"\nreload_cmd = {reload}\n");
+        let told_of = |key: &str, command: &str| {
+            let text = format!("[template]\nsrc = \"a.tera\"\ndest = \"/a\"\n{key} = {command}\n");
             let resource = crate::render::resource::parse(Path::new("a.toml"), "a", &text).unwrap();
             let mut printed = Vec::new();
-            tell_missing_program(&resource[0], &mut Out::buffer(&mut printed)).unwrap();
+            tell_missing_programs(&resource[0], &mut Out::buffer(&mut printed)).unwrap();
             String::from_utf8(printed).unwrap()
         };
+        let told = |reload: &str| told_of("reload_cmd", reload);
         assert_eq!(told("[\"/bin/sh\", \"-c\", \"true\"]"), "");
         assert_eq!(told("[\"sh\"]"), "");
         assert_eq!(told("\"no-such-program x\""), "");
         let expected = "??  command   a: reload_cmd names no-such-program, which is not on PATH\n";
         assert_eq!(told("[\"no-such-program\"]"), expected);
+        let expected = expected.replace("reload_cmd", "verify_cmd");
+        assert_eq!(told_of("verify_cmd", "[\"no-such-program\"]"), expected);
     }
 }

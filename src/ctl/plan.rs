@@ -21,8 +21,9 @@ use crate::ctl::frozen::{Frozen, KeySource};
 use crate::ctl::output::{Out, quoted};
 use crate::ctl::survey::{self, Site, Survey};
 use crate::render::resource::Resource;
+use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 /// Arguments of `plan`.
@@ -43,10 +44,10 @@ pub struct PlanArgs {
 /// What would become of one file.
 enum Change {
     Nothing,
-    /// The old text and mode, of a file that is there.
+    /// The old text of a file that is there, and what changes of its mode and owner, as lines.
     Replace {
         old: String,
-        modes: Option<(u32, u32)>,
+        access: Vec<String>,
     },
     Create,
 }
@@ -114,12 +115,27 @@ fn compare(resource: &Resource, new: &[u8]) -> Result<Change, Diagnostic> {
                 .help("ask as the user the daemon runs as"));
         }
     };
-    let mode = std::fs::metadata(&resource.dest).map(|old| old.permissions().mode() & 0o7777).ok();
-    let modes = mode.zip(resource.mode).filter(|(old, new)| old != new);
-    if old == new && modes.is_none() {
+    let is = std::fs::metadata(&resource.dest);
+    let access = is.map(|is| access(resource, &is)).unwrap_or_else(|_| Ok(Vec::new()))?;
+    if old == new && access.is_empty() {
         return Ok(Change::Nothing);
     }
-    Ok(Change::Replace { old: String::from_utf8_lossy(&old).into_owned(), modes })
+    Ok(Change::Replace { old: String::from_utf8_lossy(&old).into_owned(), access })
+}
+
+/// What the resource asks for and the file does not have.
+fn access(resource: &Resource, is: &Metadata) -> Result<Vec<String>, Diagnostic> {
+    let [owner, group] = survey::owners(resource)?;
+    let differs = |wanted: Option<u32>, is: u32| wanted.filter(|wanted| *wanted != is);
+    let dest = quoted(&resource.dest.display().to_string());
+    let is_mode = is.mode() & 0o7777;
+    let mode = differs(resource.mode, is_mode)
+        .map(|mode| format!("mode of {dest}: {is_mode:04o} -> {mode:04o}"));
+    let [owner, group] =
+        [("user", is.uid(), owner), ("group", is.gid(), group)].map(|(what, is, wanted)| {
+            differs(wanted, is).map(|wanted| format!("{what} of {dest}: {is} -> {wanted}"))
+        });
+    Ok([mode, owner, group].into_iter().flatten().collect())
 }
 
 fn show(resource: &Resource, drawn: &Drawn, out: &mut Out<'_>) -> Result<(), Report> {
@@ -128,10 +144,8 @@ fn show(resource: &Resource, drawn: &Drawn, out: &mut Out<'_>) -> Result<(), Rep
     let (old_name, old) = match &drawn.change {
         Change::Nothing => return Ok(()),
         Change::Create => ("/dev/null", ""),
-        Change::Replace { old, modes } => {
-            if let Some((old, new)) = modes {
-                out.line(&format!("mode of {dest}: {old:04o} -> {new:04o}"))?;
-            }
+        Change::Replace { old, access } => {
+            access.iter().try_for_each(|line| out.line(line))?;
             (dest.as_str(), old.as_str())
         }
     };
@@ -207,6 +221,28 @@ mod tests {
         assert!(shown("").contains("+secret\n"));
         let hidden = shown("sensitive = true\n");
         assert_eq!(hidden, "/x would change; it is sensitive and not shown\n");
+    }
+
+    #[test]
+    fn a_mode_and_an_owner_alone_are_a_change() {
+        std::fs::create_dir_all("target").unwrap();
+        let file = tempfile::NamedTempFile::new_in("target").unwrap();
+        let is = file.as_file().metadata().unwrap();
+        let asked = |more: &str| {
+            let dest = std::path::absolute(file.path()).unwrap();
+            let text = format!("[template]\nsrc = \"a.tera\"\ndest = {dest:?}\n{more}");
+            let path = std::path::Path::new("a.toml");
+            let resource = crate::render::resource::parse(path, "a", &text).unwrap().remove(0);
+            access(&resource, &is).map_err(|error| error.to_string())
+        };
+        let (uid, gid) = (is.uid(), is.gid());
+        assert_eq!(asked(&format!("uid = {uid}\ngid = {gid}\nmode = \"0600\"")).unwrap(), [""; 0]);
+        let more = format!("uid = {}\ngid = {}\nmode = \"0640\"", uid + 1, gid + 1);
+        let lines = asked(&more).unwrap().join("\n");
+        assert!(lines.starts_with("mode of ") && lines.contains(": 0600 -> 0640\nuser of "));
+        assert!(lines.ends_with(&format!(": {gid} -> {}", gid + 1)), "{lines}");
+        let error = asked("owner = \"no such user\"").unwrap_err();
+        assert!(error.contains("there is no user `no such user`"), "{error}");
     }
 
     #[test]

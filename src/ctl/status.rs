@@ -137,7 +137,7 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
         let error = file.error.as_deref().unwrap_or("its reload is owed and will be tried again");
         out.line(&format!("\n{}:", quoted(&file.name)))?;
         for line in error.lines() {
-            out.line(&format!("  {}", quoted(line.trim_end())))?;
+            out.line(format!("  {}", out.shown(line)).trim_end())?;
         }
     }
     Ok(())
@@ -168,7 +168,7 @@ mod tests {
         "member":"8e9e","leader":"8e9e","cluster":"cdf8","revision":5,"later":[1]},"renderer":null}"#;
     const ILL: &str = r#"{"renderer":{"files":[
         {"name":"hello","dest":"/x/hello.txt","ok":true,"revision":5,"changes":2},
-        {"name":"web","ok":false,"error":"error: no\n --> a"},
+        {"name":"web","ok":false,"error":"error: no\n --> a\n  |\n1 | \"x\""},
         {"name":"lb","dest":"/lb","ok":false,"owedSince":"2026-01-01T00:00:00Z"}]}}"#;
 
     #[tokio::test]
@@ -192,7 +192,9 @@ lb        reload owed  -         -        /lb
 
 web:
   error: no
-  \" --> a\"
+   --> a
+    |
+  1 | \"x\"
 
 lb:
   its reload is owed and will be tried again

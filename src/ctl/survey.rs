@@ -20,10 +20,11 @@ use crate::base::report::{Exit, Report, chain};
 use crate::config::{self, Config, Flags, Surroundings};
 use crate::ctl::advice;
 use crate::ctl::frozen::Frozen;
-use crate::render::resource::{self, Resource};
+use crate::render::resource::{self, Account, Resource};
 use crate::render::{Options, render_once};
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{self, Durability};
+use crate::sys::users::{self, AccountError};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::DirBuilderExt;
@@ -120,6 +121,7 @@ impl Survey {
         let templates = self.options.confdir.join("templates");
         let template = templates.join(&resource.src);
         if template.exists() {
+            owners(resource)?;
             return look_at_destination(resource);
         }
         let message = format!("there is no template {}", template.display());
@@ -200,6 +202,28 @@ fn placed(error: Diagnostic, resource: &Resource, key: &str, value: &str) -> Dia
     Diagnostic { place, ..error }
 }
 
+/// The numbers of the user and the group a resource gives its file to.
+///
+/// # Errors
+/// When there is no such user or group here.
+pub fn owners(resource: &Resource) -> Result<[Option<u32>; 2], Diagnostic> {
+    let number =
+        |account: &Option<Account>, key, look_up: fn(&str) -> Result<u32, AccountError>| {
+            let name = match account {
+                None => return Ok(None),
+                Some(Account::Id(id)) => return Ok(Some(*id)),
+                Some(Account::Name(name)) => name,
+            };
+            look_up(name).map(Some).map_err(|error| {
+                let file = resource.file.display().to_string();
+                placed(Diagnostic::new(file, chain(&error)), resource, key, name)
+                    .help("the daemon looks there too: no directory service is asked")
+            })
+        };
+    let owner = number(&resource.owner, "owner", users::user_id)?;
+    Ok([owner, number(&resource.group, "group", users::group_id)?])
+}
+
 fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
     let dest = &resource.dest;
     let refused = |message: String, help: String| {
@@ -216,6 +240,9 @@ fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
         ),
         Ok(old) if old.is_dir() => {
             refused(format!("{shown} is a directory"), "name a file as dest".to_owned())
+        }
+        Ok(old) if !old.is_file() => {
+            refused(format!("{shown} is no regular file"), "name a file as dest".to_owned())
         }
         Ok(_) => Ok(()),
         Err(_) if directory.is_dir() || resource.make_dirs => Ok(()),

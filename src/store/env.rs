@@ -144,7 +144,9 @@ fn close_on_exec(env: &Env<WithoutTls>) -> heed::Result<()> {
         let entry = entry?;
         // Whatever another thread closes meanwhile is not the data file.
         let Ok(found) = std::fs::metadata(entry.path()) else { continue };
-        let Some(Ok(number)) = entry.file_name().to_str().map(str::parse::<RawFd>) else { continue };
+        let Some(Ok(number)) = entry.file_name().to_str().map(str::parse::<RawFd>) else {
+            continue;
+        };
         if file_of(found) == data {
             // SAFETY: the descriptor is LMDB's or `copy`, the only ones of this file here, and
             // both stay open beyond this block.
