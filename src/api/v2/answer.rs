@@ -172,6 +172,7 @@ fn cause_of(refused: &Refused) -> String {
         Refused::Rejected(rejected, _) => rejected.cause(),
         Refused::Unserved(Unserved::NoLeader) => "etcdserver: no leader".into(),
         Refused::Unserved(Unserved::Busy) => "etcdserver: too many requests".into(),
+        Refused::Unserved(Unserved::NoSpace) => "etcdserver: no space".into(),
         Refused::Unserved(Unserved::Unknown) => "etcdserver: request timed out".into(),
         Refused::Unserved(Unserved::Stopping) => "etcdserver: server stopped".into(),
         Refused::Fault(_) => "this member cannot read its data: see its log".into(),
