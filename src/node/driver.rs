@@ -126,6 +126,7 @@ impl Driver {
         } else if self.replica.wants_turn() {
             self.handle(Input::Continue)?;
         }
+        self.shared.inbox.unanswered(self.asked.len());
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
         let wants_more = self.replica.wants_turn();
         Ok(if wants_more { Next::Again } else { Next::Sleep(self.next_tick - now) })

@@ -59,6 +59,7 @@ impl From<BadBody> for Refused {
         match bad {
             BadBody::TooLarge => Self::TooLarge(cause),
             BadBody::TooSlow => Self::TooSlow(cause),
+            BadBody::Crowded => Self::Unserved(Unserved::Busy),
             BadBody::Broken(_) => Self::Form(BadForm::unreadable(cause)),
         }
     }
