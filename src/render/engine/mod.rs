@@ -21,7 +21,8 @@ mod filters;
 mod functions;
 mod glob;
 pub(crate) mod pool;
-mod protocol;
+#[doc(hidden)]
+pub mod protocol; // public for `fuzz/` alone
 mod tera;
 mod view;
 
