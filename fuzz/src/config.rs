@@ -6,8 +6,6 @@ use althing::config::{BadConfig, Config, Flags, Surroundings, load};
 use althing::render::resource::{self, Resource};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path};
 use std::time::Duration;
@@ -34,10 +32,9 @@ pub fn check(data: &[u8]) {
 
 /// The settings of a file that holds `data`, and nothing else said anywhere.
 fn settings(data: &[u8]) -> Result<Config, BadConfig> {
-    let memory = memfd_create("settings", MemfdFlags::CLOEXEC).map(File::from);
-    let written = memory.and_then(|mut file| Ok(file.write_all(data).map(|()| file)));
-    let Ok(Ok(file)) = written else { panic!("no memory for a file") };
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let Ok(memory) = memfd_create("settings", MemfdFlags::CLOEXEC) else { panic!("no memory") };
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    assert!(std::fs::write(&path, data).is_ok());
     let surroundings = Surroundings {
         hostname: "fuzz".to_owned(),
         environment: BTreeMap::new(),
