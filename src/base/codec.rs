@@ -173,11 +173,9 @@ impl<'a> Reader<'a> {
                 return Err(Malformed::Overflow);
             }
             value |= bits << shift;
-            if byte == 0 && shift > 0 {
-                return Err(Malformed::Overlong);
-            }
             if byte & 0x80 == 0 {
-                return Ok(value);
+                let shortest = byte > 0 || shift == 0;
+                return if shortest { Ok(value) } else { Err(Malformed::Overlong) };
             }
         }
         Err(Malformed::Overflow)
