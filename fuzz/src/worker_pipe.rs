@@ -21,13 +21,10 @@ pub fn check(data: &[u8]) {
 }
 
 fn bounded(message: &FromWorker) {
-    match message {
-        FromWorker::Range(_) => {}
-        FromWorker::Done { touched, .. } => assert!(touched.len() <= limits::RENDER_TOUCHED_MAX),
-        FromWorker::Failed { error, touched } => {
-            assert!(touched.len() <= limits::RENDER_TOUCHED_MAX);
-            assert!(error.notes.len() <= limits::DIAGNOSTIC_NOTES_MAX);
-            assert!(error.to_string().starts_with("error: "));
-        }
+    let FromWorker::Ended(rendered) = message else { return };
+    assert!(rendered.touched.len() <= limits::RENDER_TOUCHED_MAX);
+    if let Err(error) = &rendered.outcome {
+        assert!(error.notes.len() <= limits::DIAGNOSTIC_NOTES_MAX);
+        assert!(error.to_string().starts_with("error: "));
     }
 }

@@ -388,3 +388,14 @@ pub const BACKUPS_MAX: u32 = 100;
 
 /// Notes of one diagnostic: a chain of includes is no longer than there are files.
 pub const DIAGNOSTIC_NOTES_MAX: usize = TEMPLATE_FILES_MAX;
+/// Time a file operation of the renderer may take before the status calls it hanging: a disk that
+/// is merely slow is faster.
+pub const RENDER_DISK_MS_MAX: u64 = 10_000;
+
+/// Time the task of a resource has to end when its resource changes: commands are killed at once,
+/// and a file operation that takes longer must not hold the other resources up.
+pub const RENDER_END_MS_MAX: u64 = 2_000;
+
+/// Pause between two reads of output that is not kept: a command that floods waits in its write,
+/// where it costs nothing, and still gets rid of some megabytes a second.
+pub const COMMAND_DRAIN_PAUSE_MS: u64 = 10;

@@ -72,8 +72,9 @@ pub(crate) struct File {
     pub(crate) reloads: Option<u64>,
     /// When its last pass ended.
     pub(crate) last_pass: Option<String>,
-    /// What it waits for, and until when.
+    /// What it waits for, since when, and until when.
     pub(crate) waiting_for: Option<String>,
+    pub(crate) since: Option<String>,
     pub(crate) until: Option<String>,
     pub(crate) owed_since: Option<String>,
 }

@@ -19,22 +19,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::limits::BENCH_STALL_SECONDS;
+use crate::ctl::bench::files::{Changes, Folders};
 use crate::ctl::bench::lines::{
     BUSY_KEYS, BUSY_VALUE_BYTES, LINES, LOADED_VALUE_BYTES, Line, SMALL_VALUE_BYTES,
 };
 use crate::ctl::bench::load::{Kind, Report, Until, Workload, key_name, run_load};
+use crate::ctl::bench::machine::{self, Processors};
 use crate::ctl::bench::report::{Machine, Outcome, Samples};
-use crate::ctl::bench::server::{Contender, Server, ServerError, processor_ticks};
-use crate::ctl::bench::stats::median;
+use crate::ctl::bench::server::{Contender, Server, ServerError};
 use crate::ctl::bench::{BenchError, CompareArgs, chain_text, progress, refuse_errors};
 
 /// The v2 directory of all keys of the benchmark.
@@ -47,10 +45,6 @@ const FILL_AT_MOST: Duration = Duration::from_secs(600);
 const QUIET_WINDOW: Duration = Duration::from_millis(200);
 /// Windows to wait for quiet; after them the run begins anyway, and it is said.
 const QUIET_WINDOWS_MAX: u32 = 25;
-/// Busy share of all processors, in per cent, up to which a window is quiet.
-const QUIET_PERCENT: u64 = 10;
-/// Flushes timed to describe the disk.
-const FLUSHES: usize = 200;
 
 /// What a server's data looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +55,8 @@ pub enum Fixture {
     Busy,
     /// So many keys with short values.
     Loaded(u64),
+    /// Twenty keys, each rendered into a file.
+    Files,
 }
 
 /// Measures all lines that `args` select.
@@ -128,6 +124,7 @@ pub struct Stage {
     /// Contenders that could not be started, and why.
     dead: BTreeMap<Contender, String>,
     programs: BTreeMap<Contender, PathBuf>,
+    confd: PathBuf,
     run_time: Duration,
     sustained_time: Duration,
     interrupted: Arc<AtomicBool>,
@@ -140,17 +137,18 @@ impl Stage {
         let own = std::env::current_exe().map_err(BenchError::OwnProgram)?;
         let althing = args.althing.clone().unwrap_or_else(|| own.clone());
         let programs = BTreeMap::from([
-            (Contender::Althing, find_program(&althing)),
-            (Contender::Etcd, find_program(&args.etcd)),
+            (Contender::Althing, machine::find_program(&althing)),
+            (Contender::Etcd, machine::find_program(&args.etcd)),
             (Contender::Null, own),
         ]);
-        raise_descriptor_limit();
+        machine::raise_descriptor_limit();
         Ok(Self {
             workspace: Workspace::create(&args.dir, args.keep)?,
             servers: BTreeMap::new(),
             filled: BTreeSet::new(),
             dead: BTreeMap::new(),
             programs,
+            confd: machine::find_program(&args.confd),
             run_time: Duration::from_secs(args.seconds),
             sustained_time: Duration::from_secs(args.sustained),
             interrupted: watch_signals()?,
@@ -187,7 +185,7 @@ impl Stage {
         }
         if !self.servers.contains_key(&(who, fixture)) {
             self.servers.retain(|(_, other), _| *other == fixture);
-            let started = self.start(who, fixture, "/health").and_then(|_| self.fill(who, fixture));
+            let started = self.begin(who, fixture);
             if let Err(error) = started {
                 self.servers.remove(&(who, fixture));
                 if matches!(error, BenchError::Interrupted) {
@@ -210,10 +208,51 @@ impl Stage {
     ) -> Result<Duration, BenchError> {
         let none = || BenchError::NotServing { why: "no program".into() };
         let program = self.programs.get(&who).ok_or_else(none)?;
-        let data = self.workspace.path.join(format!("{}-{}", who.name(), fixture.name()));
+        let data = self.data_of(who, fixture);
         let (server, took) = Server::start(who, program, &data, ready_path)?;
         self.servers.insert((who, fixture), server);
         Ok(took)
+    }
+
+    fn data_of(&self, who: Contender, fixture: Fixture) -> PathBuf {
+        self.workspace.path.join(format!("{}-{}", who.name(), fixture.name()))
+    }
+
+    /// Starts a server for the first time and gives it its data.
+    fn begin(&mut self, who: Contender, fixture: Fixture) -> Result<(), BenchError> {
+        if fixture == Fixture::Files {
+            Folders::beside(&self.data_of(who, fixture)).write(who)?;
+            self.start(who, fixture, "/health")?;
+            return self.render(who, fixture);
+        }
+        self.start(who, fixture, "/health")?;
+        self.fill(who, fixture)
+    }
+
+    /// Sets the keys of the files, and waits for the files.
+    fn render(&mut self, who: Contender, fixture: Fixture) -> Result<(), BenchError> {
+        let mut changes = self.changes(who, fixture)?;
+        changes.set_all()?;
+        let confdir = Folders::beside(&self.data_of(who, fixture)).confdir;
+        if let (Contender::Etcd, Some(server)) = (who, self.servers.get_mut(&(who, fixture))) {
+            server.accompany(&self.confd, &confdir)?;
+        }
+        changes.wait_for_all()
+    }
+
+    fn changes(&self, who: Contender, fixture: Fixture) -> Result<Changes, BenchError> {
+        let gone = || BenchError::NotServing { why: "its server is gone".into() };
+        let target = self.servers.get(&(who, fixture)).ok_or_else(gone)?.address();
+        Changes::begin(who, target, Folders::beside(&self.data_of(who, fixture)))
+    }
+
+    /// A writer of the keys whose files are rendered, once the machine is quiet.
+    ///
+    /// # Errors
+    /// If the server does not serve, or its files do not follow.
+    pub fn quiet_changes(&mut self, who: Contender) -> Result<Changes, BenchError> {
+        self.quiet(who, Fixture::Files)?;
+        self.changes(who, Fixture::Files)
     }
 
     fn fill(&mut self, who: Contender, fixture: Fixture) -> Result<(), BenchError> {
@@ -262,9 +301,9 @@ impl Stage {
             source: error.into(),
         })?;
         for _ in 0..QUIET_WINDOWS_MAX {
-            let before = processor_ticks();
+            let before = Processors::now();
             self.pause(QUIET_WINDOW)?;
-            if is_quiet(before, processor_ticks()) {
+            if Processors::were_quiet(before, Processors::now()) {
                 return Ok(address);
             }
         }
@@ -324,22 +363,13 @@ impl Stage {
 
     fn describe_machine(&self) -> Result<Machine, BenchError> {
         let place = self.workspace.path.join("flush");
-        let flush_us = time_flushes(&place).map_err(ServerError::system("write", &place))?;
+        let flush_us =
+            machine::time_flushes(&place).map_err(ServerError::system("write", &place))?;
         let processors = std::thread::available_parallelism().map_or(0, usize::from);
-        let etcd = self.programs.get(&Contender::Etcd).map(|path| version_of(path));
+        let etcd = self.programs.get(&Contender::Etcd).map(|path| machine::version_of(path));
         let seconds = self.run_time.as_secs();
         Ok(Machine { processors, flush_us, seconds, etcd: etcd.unwrap_or_default() })
     }
-}
-
-/// Whether little enough was done between two readings; yes where nobody can tell.
-fn is_quiet(before: Option<(u64, u64)>, after: Option<(u64, u64)>) -> bool {
-    let (Some((all_then, idle_then)), Some((all_now, idle_now))) = (before, after) else {
-        return true;
-    };
-    let all = all_now.saturating_sub(all_then);
-    let busy = all.saturating_sub(idle_now.saturating_sub(idle_then));
-    busy * 100 <= all * QUIET_PERCENT
 }
 
 impl Drop for Stage {
@@ -355,13 +385,14 @@ impl Fixture {
             Self::Idle => "idle".into(),
             Self::Busy => "busy".into(),
             Self::Loaded(keys) => format!("{keys}-keys"),
+            Self::Files => "files".into(),
         }
     }
 
     /// Keys and the length of their values.
     fn content(self) -> Option<(u64, usize)> {
         match self {
-            Self::Idle => None,
+            Self::Idle | Self::Files => None,
             Self::Busy => Some((BUSY_KEYS, BUSY_VALUE_BYTES)),
             Self::Loaded(keys) if keys > 1_000_000 => Some((keys, SMALL_VALUE_BYTES)),
             Self::Loaded(keys) => Some((keys, LOADED_VALUE_BYTES)),
@@ -410,75 +441,4 @@ fn watch_signals() -> Result<Arc<AtomicBool>, BenchError> {
             .map_err(BenchError::Signals)?;
     }
     Ok(flag)
-}
-
-/// A thousand long polls need more descriptors than the usual soft limit; the children inherit
-/// the raised one. If it cannot be raised, only that line fails, and says why.
-fn raise_descriptor_limit() {
-    let resource = rustix::process::Resource::Nofile;
-    let limit = rustix::process::getrlimit(resource);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = rustix::process::setrlimit(resource, raised);
-}
-
-/// A name without a slash is looked up in PATH; what is not found stays as it is, and the start
-/// says so.
-fn find_program(program: &Path) -> PathBuf {
-    if program.components().count() > 1 {
-        return program.to_owned();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).map(|folder| folder.join(program));
-    places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.to_owned())
-}
-
-/// The first line of `PROGRAM --version`.
-fn version_of(program: &Path) -> String {
-    let output = std::process::Command::new(program).arg("--version").output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let text = text.unwrap_or_default();
-    text.lines().next().unwrap_or("etcd (not found)").to_owned()
-}
-
-/// The median time in microseconds of writing and flushing 4 KiB in place: what one durable
-/// write costs here at least.
-fn time_flushes(place: &Path) -> std::io::Result<f64> {
-    let block = [0x5A_u8; 4_096];
-    let mut file = File::create(place)?;
-    for _ in 0..64 {
-        file.write_all(&block)?;
-    }
-    file.sync_all()?;
-    let mut took = Vec::with_capacity(FLUSHES);
-    let patience = Instant::now() + Duration::from_secs(BENCH_STALL_SECONDS);
-    for number in 0..FLUSHES as u64 {
-        let begun = Instant::now();
-        file.write_all_at(&block, number % 64 * 4_096)?;
-        file.sync_data()?;
-        took.push(begun.elapsed().as_secs_f64() * 1e6);
-        if Instant::now() > patience {
-            break;
-        }
-    }
-    fs::remove_file(place)?;
-    Ok(median(&took).unwrap_or(0.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tenth_of_the_processors_is_quiet_enough() {
-        assert!(is_quiet(Some((1_000, 500)), Some((1_040, 536))));
-        assert!(!is_quiet(Some((1_000, 500)), Some((1_040, 535))));
-        assert!(is_quiet(None, Some((1, 1))));
-    }
-
-    #[test]
-    fn programs_are_found_in_the_path() {
-        assert_eq!(find_program(Path::new("./etcd")), Path::new("./etcd"));
-        assert_eq!(find_program(Path::new("no-such-program")), Path::new("no-such-program"));
-        assert!(find_program(Path::new("sh")).is_absolute());
-    }
 }

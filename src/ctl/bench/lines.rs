@@ -298,11 +298,25 @@ pub const LINES: &[Line] = &[
     },
     Line {
         name: "file latency",
-        every_round: false,
         null: false,
+        measure: |stage, who| {
+            let run_time = stage.run_time();
+            stage.quiet_changes(who)?.measure(run_time)
+        },
         rows: &[
             row("PUT to file replaced, 20 templates, p50", "ms", Target::AtMost(2.0)),
             row("PUT to file replaced, 20 templates, p99", "ms", Target::AtMost(6.0)),
+        ],
+        ..USUAL
+    },
+    Line {
+        name: "idle memory, 20 templates",
+        every_round: false,
+        null: false,
+        measure: |stage, who| settled_memory(stage, who, Fixture::Files),
+        rows: &[
+            row("idle memory with 20 templates, RssAnon", "MB", Target::AtMost(20.0)),
+            row("idle memory with 20 templates, RSS", "MB", Target::Information),
         ],
         ..USUAL
     },

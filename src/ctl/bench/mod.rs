@@ -17,9 +17,11 @@
 //! you measure.
 
 pub mod compare;
+pub mod files;
 pub mod http;
 pub mod lines;
 pub mod load;
+pub mod machine;
 pub mod null;
 pub mod report;
 pub mod server;
@@ -122,6 +124,9 @@ pub struct CompareArgs {
     /// The etcd to compare with: a path, or a name to look up in PATH.
     #[arg(long, default_value = "etcd")]
     pub etcd: PathBuf,
+    /// The confd that renders files beside etcd: a path, or a name to look up in PATH.
+    #[arg(long, default_value = "confd")]
+    pub confd: PathBuf,
     /// The althing to measure; without it, this program.
     #[arg(long)]
     pub althing: Option<PathBuf>,

@@ -14,17 +14,19 @@
 //!
 //! Deliberately not here: what is measured.
 //!
-//! Sources: proc(5) (`/proc/PID/status`, `/proc/stat`).
+//! Sources: proc(5) (`/proc/PID/status`).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::base::limits::BENCH_START_SECONDS;
+use crate::ctl::bench::files::Folders;
 use crate::ctl::bench::http::ResponseReader;
 
 /// How often a starting or stopping server is looked at: the resolution of the restart times.
@@ -108,6 +110,8 @@ impl ServerError {
 pub struct Server {
     contender: Contender,
     child: Child,
+    /// The confd that renders what an etcd holds.
+    companion: Option<Child>,
     address: SocketAddr,
     log: PathBuf,
 }
@@ -152,9 +156,24 @@ impl Server {
         }
         let started = Instant::now();
         let child = command.spawn().map_err(ServerError::system("start", program))?;
-        let mut server = Self { contender, child, address: client, log };
+        let mut server = Self { contender, child, companion: None, address: client, log };
         server.wait_ready(ready_path)?;
         Ok((server, started.elapsed()))
+    }
+
+    /// Starts the program that renders this etcd's keys; it ends with the server.
+    ///
+    /// # Errors
+    /// `System` if it cannot be started.
+    pub fn accompany(&mut self, confd: &Path, confdir: &Path) -> Result<(), ServerError> {
+        let log = self.log.with_extension("confd.log");
+        let output = File::create(&log).map_err(ServerError::system("create", &log))?;
+        let mut command = Command::new(confd);
+        command.args(["-watch", "-backend=etcdv3", "-log-level=error"]);
+        command.arg(format!("-node=http://{}", self.address)).arg("-confdir").arg(confdir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        self.companion = Some(command.spawn().map_err(ServerError::system("start", confd))?);
+        Ok(())
     }
 
     /// Where it serves clients.
@@ -200,13 +219,20 @@ impl Server {
         drop(self);
     }
 
-    /// Memory of the process and all its descendants now.
+    /// Memory of the process, its companion and all their descendants now.
     ///
     /// # Errors
     /// `System` if /proc cannot be read.
     pub fn memory(&self) -> Result<Memory, ServerError> {
         let proc = Path::new("/proc");
-        memory_of_tree(proc, self.child.id()).map_err(ServerError::system("read", proc))
+        let mut sum = Memory::default();
+        for child in iter::once(&self.child).chain(&self.companion) {
+            let of_tree = memory_of_tree(proc, child.id());
+            let of_tree = of_tree.map_err(ServerError::system("read", proc))?;
+            sum.anonymous += of_tree.anonymous;
+            sum.resident += of_tree.resident;
+        }
+        Ok(sum)
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, ServerError> {
@@ -238,9 +264,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only for a process that was reaped before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in iter::once(&mut self.child).chain(&mut self.companion) {
+            // Both fail only for a process that was reaped before.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -251,11 +279,14 @@ fn arguments(
     client: SocketAddr,
     peer: SocketAddr,
 ) -> Vec<String> {
+    // Never what this host's own althing renders.
+    let confdir = Folders::beside(data).confdir;
     let data = data.display();
     match contender {
         Contender::Althing => vec![
             "run".into(),
             format!("--data-dir={data}"),
+            format!("--confdir={}", confdir.display()),
             format!("--listen-client-urls=http://{client}"),
             format!("--advertise-client-urls=http://{client}"),
         ],
@@ -347,21 +378,6 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Time of all processors since boot, and the part of it that was idle, in clock ticks; `None`
-/// where the system does not say.
-#[must_use]
-pub fn processor_ticks() -> Option<(u64, u64)> {
-    processor_ticks_of(&fs::read_to_string("/proc/stat").ok()?)
-}
-
-/// The first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
-fn processor_ticks_of(stat: &str) -> Option<(u64, u64)> {
-    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-    let ticks: Vec<u64> = fields.take(8).map_while(|field| field.parse().ok()).collect();
-    let idle = ticks.get(3)? + ticks.get(4)?;
-    Some((ticks.iter().sum(), idle))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,14 +403,6 @@ mod tests {
         fs::create_dir(proc.path().join("sys")).unwrap();
         let memory = memory_of_tree(proc.path(), 10).unwrap();
         assert_eq!(memory, Memory { anonymous: 111 * 1_024, resident: 222 * 1_024 });
-    }
-
-    #[test]
-    fn idle_time_includes_waiting_for_the_disk() {
-        let stat = "cpu  10 1 5 70 4 0 2 8 3 3\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
-        assert_eq!(processor_ticks_of(stat), Some((100, 74)));
-        assert_eq!(processor_ticks_of("cpu 1 2"), None);
-        assert_eq!(processor_ticks_of(""), None);
     }
 
     #[test]
