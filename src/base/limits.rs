@@ -390,6 +390,8 @@ pub const COMMAND_LINES_SHOWN_MAX: usize = 40;
 /// Earlier versions kept of one rendered file: more is what a repository of templates is for.
 pub const BACKUPS_MAX: u32 = 100;
 
+/// Notes of one diagnostic: a chain of includes is no longer than there are files.
+pub const DIAGNOSTIC_NOTES_MAX: usize = TEMPLATE_FILES_MAX;
 /// Time a file operation of the renderer may take before the status calls it hanging: a disk that
 /// is merely slow is faster.
 pub const RENDER_DISK_MS_MAX: u64 = 10_000;
