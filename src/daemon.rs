@@ -39,6 +39,7 @@ use crate::render::{Renderer, ResourceStatus};
 use crate::sys::listen::{self, ListenError, Stop, Stopper};
 use crate::sys::notify::{self, Message, Notifier};
 use crate::sys::pulse::Pulse;
+use crate::sys::usage;
 use rustix::io::Errno;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -62,6 +63,9 @@ pub fn run(flags: &Flags) -> Result<(), Report> {
     logging::start();
     for (name, near) in surroundings.misspelt() {
         tracing::warn!("the environment variable {name} sets nothing; did you mean {near}?");
+    }
+    if let Err(error) = usage::raise_descriptors() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKER_THREADS).enable_all().build();

@@ -48,6 +48,8 @@ struct Node {
     role: Option<String>,
     leader: Option<String>,
     revision: Option<u64>,
+    #[serde(rename = "noSpace")]
+    no_space: bool,
 }
 
 /// What it says about the renderer.
@@ -91,6 +93,10 @@ pub async fn status(args: &StatusArgs, out: &mut Out<'_>) -> Result<(), Report> 
     } else {
         show(&status, out)?;
     }
+    if status.node.no_space {
+        return Err(Report::new(Exit::Failed, "the disk of the store is full")
+            .help("make room on it; nothing needs a restart"));
+    }
     let files = status.files();
     match files.iter().filter(|file| !file.ok).count() {
         0 => Ok(()),
@@ -111,7 +117,7 @@ impl Status {
 
 fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
     let text = |field: &Option<String>| field.as_deref().map_or("-".to_owned(), quoted);
-    let Node { name, member, cluster, role, leader, revision } = &status.node;
+    let Node { name, member, cluster, role, leader, revision, no_space } = &status.node;
     let revision = revision.map_or("-".to_owned(), |revision| revision.to_string());
     out.line(&format!(
         "{}  {}  member {}  leader {}  cluster {}  revision {revision}  version {}",
@@ -122,6 +128,9 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
         text(cluster),
         text(&status.version),
     ))?;
+    if *no_space {
+        out.line("the disk of the store is full: writes are refused until there is room")?;
+    }
     let files = status.files();
     if files.is_empty() {
         return out.line("no rendered files");

@@ -59,6 +59,7 @@ impl From<BadBody> for Refused {
         match bad {
             BadBody::TooLarge => Self::TooLarge(cause),
             BadBody::TooSlow => Self::TooSlow(cause),
+            BadBody::Crowded => Self::Unserved(Unserved::Busy),
             BadBody::Broken(_) => Self::Form(BadForm::unreadable(cause)),
         }
     }
@@ -172,6 +173,7 @@ fn cause_of(refused: &Refused) -> String {
         Refused::Rejected(rejected, _) => rejected.cause(),
         Refused::Unserved(Unserved::NoLeader) => "etcdserver: no leader".into(),
         Refused::Unserved(Unserved::Busy) => "etcdserver: too many requests".into(),
+        Refused::Unserved(Unserved::NoSpace) => "etcdserver: no space".into(),
         Refused::Unserved(Unserved::Unknown) => "etcdserver: request timed out".into(),
         Refused::Unserved(Unserved::Stopping) => "etcdserver: server stopped".into(),
         Refused::Fault(_) => "this member cannot read its data: see its log".into(),

@@ -21,7 +21,8 @@ mod filters;
 mod functions;
 mod glob;
 pub(crate) mod pool;
-pub(crate) mod protocol;
+#[doc(hidden)]
+pub mod protocol; // public for `fuzz/` alone
 mod tera;
 mod view;
 
@@ -61,9 +62,11 @@ pub(crate) struct Failure {
 
 /// A finished render, good or bad, and what it read on the way.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Rendered {
-    pub(crate) outcome: Result<Vec<u8>, Box<Diagnostic>>,
-    pub(crate) touched: Vec<KeyRange>,
+pub struct Rendered {
+    /// The file's bytes, or what was wrong.
+    pub outcome: Result<Vec<u8>, Box<Diagnostic>>,
+    /// What wakes the template next time; at most `limits::RENDER_TOUCHED_MAX`.
+    pub touched: Vec<KeyRange>,
 }
 
 impl Surroundings {

@@ -289,7 +289,7 @@ fn explain(bundle: &Bundle, error: &tera::Error, failure: Option<Failure>) -> Di
     };
     let whole = error.to_string();
     let notes = whole.split("\n\nnote: ").skip(1).filter_map(|note| note.lines().next());
-    shown.notes = notes.map(str::to_owned).collect();
+    shown.notes = notes.take(limits::DIAGNOSTIC_NOTES_MAX).map(str::to_owned).collect();
     let failure = failure.unwrap_or_default();
     shown.key = failure.key;
     shown.help = failure.help;
