@@ -22,7 +22,7 @@ mod signals;
 pub mod source;
 mod watchdog;
 
-use crate::api::{Cors, Doors, Policy, RendererStatus, service};
+use crate::api::{Cors, Doors, Policy, RenderedFile, RendererStatus, service};
 use crate::base::limits;
 use crate::base::report::{Exit, Report, chain};
 use crate::base::time::WallTime;
@@ -39,8 +39,8 @@ use crate::render::{Renderer, ResourceStatus};
 use crate::sys::listen::{self, ListenError, Stop, Stopper};
 use crate::sys::notify::{self, Message, Notifier};
 use crate::sys::pulse::Pulse;
+use crate::sys::usage;
 use rustix::io::Errno;
-use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +63,9 @@ pub fn run(flags: &Flags) -> Result<(), Report> {
     logging::start();
     for (name, near) in surroundings.misspelt() {
         tracing::warn!("the environment variable {name} sets nothing; did you mean {near}?");
+    }
+    if let Err(error) = usage::raise_descriptors() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKER_THREADS).enable_all().build();
@@ -321,34 +324,36 @@ impl SharedRenderer {
         self.with(Renderer::status).unwrap_or_default()
     }
 
-    /// What the status page says of it.
-    fn report(&self) -> Value {
-        let files = self.with(|renderer| renderer.status().iter().map(file_report).collect());
-        files.map_or(Value::Null, |files: Vec<Value>| json!({ "files": files }))
+    /// What the doors tell of it.
+    fn report(&self) -> Option<Vec<RenderedFile>> {
+        self.with(|renderer| renderer.status().into_iter().map(file_report).collect())
     }
 }
 
-fn file_report(file: &ResourceStatus) -> Value {
+fn file_report(file: ResourceStatus) -> RenderedFile {
     let wall = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        WallTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).to_string()
+        WallTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     };
-    json!({
-        "name": file.name,
-        "file": file.file,
-        "dest": file.dest,
-        "ok": file.ok,
-        "error": file.error,
-        "revision": file.revision.0,
-        "renders": file.renders,
-        "changes": file.changes,
-        "reloads": file.reloads,
-        "owedSince": file.owed_since.map(wall),
-        "lastPass": file.last_pass.map(wall),
-        "waitingFor": file.waiting.to_string(),
-        "until": file.until.map(wall),
-        "sensitive": file.sensitive,
-    })
+    RenderedFile {
+        name: file.name,
+        file: file.file.display().to_string(),
+        dest: file.dest.display().to_string(),
+        ok: file.ok,
+        error: file.error,
+        revision: file.revision.0,
+        renders: file.renders,
+        changes: file.changes,
+        reloads: file.reloads,
+        failures: file.failures.into_iter().map(|(step, count)| (step.name(), count)).collect(),
+        owed_since: file.owed_since.map(wall),
+        last_pass: file.last_pass.map(wall),
+        last_success: file.last_success.map(wall),
+        waiting_for: file.waiting.to_string(),
+        since: file.since.map(wall),
+        until: file.until.map(wall),
+        sensitive: file.sensitive,
+    }
 }
 
 fn serve(

@@ -221,7 +221,7 @@ async fn a_watch_behind_history_is_told_where_history_begins() {
     let node = Node::start(options).unwrap();
     let handle = node.handle();
     let (stopper, stop) = Stopper::new();
-    let doors = Doors::new(handle.clone(), Arc::new(|| Value::Null), stop.clone(), false);
+    let doors = Doors::new(handle.clone(), Arc::new(|| None), stop.clone(), false);
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}/v2/keys/k?wait=true&waitIndex=", listener.local_addr().unwrap());
     let service = service(Arc::new(doors), Policy::default());

@@ -184,6 +184,33 @@ fn a_hanging_check_keeps_ready_back_for_a_bounded_time() {
     });
 }
 
+/// The files READY waits for are those of the confdir the settings name by then.
+#[test]
+fn a_confdir_changed_before_ready_is_the_one_that_counts() {
+    let folder = scratch("other-confdir");
+    let manager = Manager::on_path(folder.path());
+    let (hangs, good) = (folder.path().join("hangs"), folder.path().join("good"));
+    let (hangs, good) = (confdir(&hangs, "check_cmd = \"sleep 60\""), confdir(&good, ""));
+    let settings = folder.path().join("althing.toml");
+    let settle = |confdir: &str| {
+        let text = format!("confdir = {confdir:?}\nrender_timeout = \"5m\"\n");
+        fs::write(&settings, text).unwrap();
+    };
+    settle(&hangs);
+    let config = settings.display().to_string();
+    let mut daemon = manager.start("other-confdir", &["--config", &config], &[]);
+    daemon.restart();
+    wait_until("the check hangs", SOON, || {
+        status_of(&manager.hear(Duration::from_secs(1)).unwrap_or_default()).contains("0 of 1")
+    });
+    settle(&good);
+    send(&daemon, Signal::HUP);
+    let ready = manager.hear_until("READY=1").pop().unwrap();
+    assert!(status_of(&ready).ends_with(" 1 file up to date"), "{ready:?}");
+    assert!(Path::new(&good).join("file").exists());
+    daemon.terminate();
+}
+
 #[test]
 fn a_failing_file_is_named_and_a_reload_that_is_owed_holds_nothing_up() {
     let folder = scratch("failing");

@@ -16,10 +16,10 @@
 //! Sources: etcd's `etcdserver/metrics.go`, `v2store/metrics.go`, `v2http/metrics.go`; Prometheus'
 //! exposition formats.
 
-use crate::api::RendererStatus;
 use crate::api::health::ETCD_VERSION;
 use crate::api::reply::{Body, Response};
 use crate::api::traffic::{Answered, Traffic};
+use crate::api::{RenderedFile, RendererStatus};
 use crate::machine::Action;
 use crate::node::{Durations, Figures, Handle, Status, Tally};
 use crate::sys::usage::{self, Usage};
@@ -32,7 +32,6 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,7 +55,7 @@ impl Metrics {
             answered: self.traffic.all(),
             reads: self.traffic.reads(),
             watches: self.traffic.watches(),
-            renderer: (self.renderer)(),
+            files: (self.renderer)().unwrap_or_default(),
             usage: usage::look(),
         };
         let mut response = Response::new(Body::whole(scrape.text().into()));
@@ -74,7 +73,7 @@ struct Scrape {
     answered: Vec<Answered>,
     reads: Tally,
     watches: u64,
-    renderer: Value,
+    files: Vec<RenderedFile>,
     usage: Option<Usage>,
 }
 
@@ -95,7 +94,7 @@ impl Collector for Scrape {
         write_store(&mut page, &self.status, &self.figures)?;
         write_v2(&mut page, &self.figures, self.reads, self.watches)?;
         write_http(&mut page, &self.answered)?;
-        write_renderer(&mut page, &self.renderer)?;
+        write_renderer(&mut page, &self.files)?;
         self.usage.as_ref().map_or(Ok(()), |usage| write_process(&mut page, usage))
     }
 }
@@ -123,6 +122,8 @@ fn write_server(page: &mut Page<'_>, status: &Status, figures: &Figures) -> fmt:
         figures.leader_changes,
     )?;
     page.gauge("althing_raft_term", "The term.", status.term.0)?;
+    let no_space = u64::from(status.no_space);
+    page.gauge("althing_disk_full", "Whether the store waits for room on its disk.", no_space)?;
     // Gauges, as etcd has them, in spite of their names.
     let committed = figures.committed.0.max(status.applied.0);
     page.gauge("etcd_server_proposals_committed_total", "Last committed entry.", committed)?;
@@ -220,36 +221,37 @@ fn write_http(page: &mut Page<'_>, answered: &[Answered]) -> fmt::Result {
     })
 }
 
-/// Reads a number off a resource's status.
-type Reading = fn(&Value) -> u64;
-
-/// What the renderer tells for the status, as numbers.
-fn write_renderer(page: &mut Page<'_>, renderer: &Value) -> fmt::Result {
-    let files = renderer.get("files").and_then(Value::as_array).map(Vec::as_slice);
-    let files = files.unwrap_or_default();
-    let rows = |number: Reading| {
-        let name = |file: &Value| file.get("name").and_then(Value::as_str).map(str::to_owned);
-        let labels = |file: &Value| [("resource", name(file).unwrap_or_default())];
-        files.iter().map(|file| (labels(file), number(file))).collect::<Vec<_>>()
+fn write_renderer(page: &mut Page<'_>, files: &[RenderedFile]) -> fmt::Result {
+    let resource = |file: &RenderedFile| ("resource", file.name.clone());
+    let rows = |number: fn(&RenderedFile) -> u64| {
+        files.iter().map(|file| ([resource(file)], number(file))).collect::<Vec<_>>()
     };
-    let counters: [(&str, &str, Reading); 3] = [
-        ("althing_render_passes_total", "Renders, good or bad.", |file| count(file, "renders")),
-        ("althing_render_changes_total", "Files replaced.", |file| count(file, "changes")),
-        ("althing_render_reloads_total", "Successful reloads.", |file| count(file, "reloads")),
-    ];
-    for (name, help, number) in counters {
-        page.counters(&Family { name, help, rows: rows(number) })?;
-    }
-    let failing = rows(|file| u64::from(file.get("error").is_some_and(|error| !error.is_null())));
+    let family = |name, help, number| Family { name, help, rows: rows(number) };
+    page.counters(&family("althing_render_passes_total", "Renders, good or bad.", |f| f.renders))?;
+    page.counters(&family("althing_render_changes_total", "Files replaced.", |f| f.changes))?;
+    page.counters(&family("althing_render_reloads_total", "Successful reloads.", |f| f.reloads))?;
+    let failures = files.iter().flat_map(|file| {
+        let row = |(step, count): (&&'static str, &u64)| {
+            ([resource(file), ("step", (*step).to_owned())], *count)
+        };
+        file.failures.iter().map(row)
+    });
+    page.counters(&Family {
+        name: "althing_render_failures_total",
+        help: "Passes and reloads that failed, by the step that did.",
+        rows: failures.collect(),
+    })?;
     let help = "Whether the last pass or reload went wrong.";
-    page.gauges(&Family { name: "althing_render_failing", help, rows: failing })?;
-    let owed = rows(|file| u64::from(file.get("owedSince").is_some_and(|since| !since.is_null())));
+    page.gauges(&family("althing_render_failing", help, |file| u64::from(file.error.is_some())))?;
     let help = "Whether a reload is owed.";
-    page.gauges(&Family { name: "althing_render_reload_owed", help, rows: owed })
-}
-
-fn count(file: &Value, field: &str) -> u64 {
-    file.get(field).and_then(Value::as_u64).unwrap_or(0)
+    let is_owed = |file: &RenderedFile| u64::from(file.owed_since.is_some());
+    page.gauges(&family("althing_render_reload_owed", help, is_owed))?;
+    let good = files.iter().filter_map(|file| Some((file, file.last_success?)));
+    page.gauges(&Family {
+        name: "althing_render_last_success_timestamp_seconds",
+        help: "When the last good pass ended.",
+        rows: good.map(|(file, time)| ([resource(file)], time.0 / 1_000_000_000)).collect(),
+    })
 }
 
 /// What every Prometheus client library tells of its process.
@@ -381,7 +383,6 @@ mod tests {
     use super::*;
     use crate::base::{ClusterId, LogIndex, MemberId, Revision, Term, WallTime};
     use crate::node::Role;
-    use serde_json::json;
     use std::time::Duration;
 
     fn scrape() -> Scrape {
@@ -397,6 +398,7 @@ mod tests {
             term: Term(2),
             applied: LogIndex(9),
             revision: Revision(7),
+            no_space: false,
         };
         let flushes = Durations {
             buckets: vec![(Duration::from_micros(16), 1), (Duration::from_micros(32), 2)],
@@ -421,15 +423,23 @@ mod tests {
             database_bytes: 30,
         };
         let row = |method, code, count| Answered { method, code, count };
-        let file = json!({"name": "a \"b\"\n", "renders": 4, "changes": 2, "reloads": 1,
-            "error": null, "owedSince": "2026-01-01T00:00:00Z"});
+        let file = RenderedFile {
+            name: "a \"b\"\n".to_owned(),
+            renders: 4,
+            changes: 2,
+            reloads: 1,
+            failures: [("check", 3)].into(),
+            owed_since: Some(WallTime(1)),
+            last_success: Some(WallTime(7_900_000_000)),
+            ..RenderedFile::default()
+        };
         Scrape {
             status,
             figures,
             answered: vec![row("GET", 200, 5), row("GET", 404, 2), row("other", 0, 1)],
             reads: Tally { done: 5, refused: 2 },
             watches: 6,
-            renderer: json!({ "files": [file] }),
+            files: vec![file],
             usage: usage::look(),
         }
     }
@@ -460,6 +470,8 @@ mod tests {
             "althing_render_passes_total{resource=\"a \\\"b\\\"\\n\"} 4",
             "althing_render_failing{resource=\"a \\\"b\\\"\\n\"} 0",
             "althing_render_reload_owed{resource=\"a \\\"b\\\"\\n\"} 1",
+            "althing_render_failures_total{resource=\"a \\\"b\\\"\\n\",step=\"check\"} 3",
+            "althing_render_last_success_timestamp_seconds{resource=\"a \\\"b\\\"\\n\"} 7",
         ];
         for line in expected {
             assert!(lines.contains(&line), "no {line} in\n{text}");
@@ -497,7 +509,7 @@ mod tests {
 
     #[test]
     fn a_host_that_renders_nothing_has_no_rows_for_it() {
-        let text = Scrape { renderer: Value::Null, ..scrape() }.text();
+        let text = Scrape { files: vec![], ..scrape() }.text();
         assert!(!text.contains("{resource"), "{text}");
     }
 }

@@ -33,7 +33,7 @@ mod reply;
 mod traffic;
 pub mod v2;
 
-pub use agent::RendererStatus;
+pub use agent::{RenderedFile, RendererStatus};
 pub use guard::{Cors, Policy};
 pub use reply::{Body, Response};
 

@@ -21,6 +21,7 @@ use crate::ctl::advice;
 use crate::ctl::frozen::{Frozen, KeySource};
 use crate::ctl::output::{Out, quoted};
 use crate::ctl::survey::{self, Site};
+use crate::render::resource::{self, Resource};
 use crate::render::{Options, Renderer, ResourceStatus, render_once};
 use crate::sys::file::{self, Durability};
 use std::path::{Path, PathBuf};
@@ -69,11 +70,36 @@ pub async fn render(args: &RenderArgs, out: &mut Out<'_>) -> Result<(), Report> 
     let options = survey::options(&settings, confdir, &state_dir);
     match (&args.name, &args.to) {
         (Some(name), Some(to)) => {
-            let rendered = render_once(&options, source, name).await;
+            let resource = find(confdir, name).map_err(|error| report(&error))?;
+            let rendered = render_once(&options, source, &resource).await;
             deliver(&rendered.map_err(|error| report(&error))?, to, out)
         }
         (None | Some(_), None | Some(_)) => render_all(options, source, out).await,
     }
+}
+
+fn find(confdir: &Path, name: &str) -> Result<Resource, Diagnostic> {
+    let mut names = Vec::new();
+    for loaded in resource::load(confdir)? {
+        match loaded.outcome {
+            Ok(resources) => {
+                for resource in resources {
+                    if resource.name == name {
+                        return Ok(resource);
+                    }
+                    names.push(resource.name);
+                }
+            }
+            Err(mut errors) if loaded.name == name && !errors.is_empty() => {
+                return Err(errors.remove(0));
+            }
+            Err(_) => {}
+        }
+    }
+    let help = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
+    let file = confdir.join("conf.d").display().to_string();
+    Err(Diagnostic::new(file, format!("no resource is called `{name}`"))
+        .help(format!("resources are: {help}")))
 }
 
 /// A diagnostic already has its place, key and help in its text.

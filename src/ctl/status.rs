@@ -48,6 +48,8 @@ struct Node {
     role: Option<String>,
     leader: Option<String>,
     revision: Option<u64>,
+    #[serde(rename = "noSpace")]
+    no_space: bool,
 }
 
 /// What it says about the renderer.
@@ -72,8 +74,9 @@ pub(crate) struct File {
     pub(crate) reloads: Option<u64>,
     /// When its last pass ended.
     pub(crate) last_pass: Option<String>,
-    /// What it waits for, and until when.
+    /// What it waits for, since when, and until when.
     pub(crate) waiting_for: Option<String>,
+    pub(crate) since: Option<String>,
     pub(crate) until: Option<String>,
     pub(crate) owed_since: Option<String>,
 }
@@ -89,6 +92,10 @@ pub async fn status(args: &StatusArgs, out: &mut Out<'_>) -> Result<(), Report> 
         out.line(String::from_utf8_lossy(&answer.body).trim_end())?;
     } else {
         show(&status, out)?;
+    }
+    if status.node.no_space {
+        return Err(Report::new(Exit::Failed, "the disk of the store is full")
+            .help("make room on it; nothing needs a restart"));
     }
     let files = status.files();
     match files.iter().filter(|file| !file.ok).count() {
@@ -110,7 +117,7 @@ impl Status {
 
 fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
     let text = |field: &Option<String>| field.as_deref().map_or("-".to_owned(), quoted);
-    let Node { name, member, cluster, role, leader, revision } = &status.node;
+    let Node { name, member, cluster, role, leader, revision, no_space } = &status.node;
     let revision = revision.map_or("-".to_owned(), |revision| revision.to_string());
     out.line(&format!(
         "{}  {}  member {}  leader {}  cluster {}  revision {revision}  version {}",
@@ -121,6 +128,9 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
         text(cluster),
         text(&status.version),
     ))?;
+    if *no_space {
+        out.line("the disk of the store is full: writes are refused until there is room")?;
+    }
     let files = status.files();
     if files.is_empty() {
         return out.line("no rendered files");

@@ -108,11 +108,8 @@ impl Survey {
         keys: &Arc<Frozen>,
     ) -> Result<Vec<u8>, Diagnostic> {
         let source: Arc<Frozen> = Arc::clone(keys);
-        let rendered = render_once(&self.options, source, &resource.name).await;
-        rendered.map_err(|error| {
-            let error = advice::with_next_step(error);
-            if is_sensitive(resource) { without_values(error) } else { error }
-        })
+        let rendered = render_once(&self.options, source, resource).await;
+        rendered.map_err(advice::with_next_step)
     }
 
     /// Whether the template and the destination could be used, as far as a look can tell.
@@ -156,20 +153,6 @@ impl Survey {
                 .help(help.unwrap_or_else(|| format!("see the file it looked at: {look}")))
         })
     }
-}
-
-/// Messages that name words of the template and keys, never a stored value.
-const VALUELESS: [&str; 5] =
-    ["Unknown ", "Unexpected ", "Found ", "key does not exist", "a stored value contains "];
-
-/// An error of a sensitive resource. Filters quote the value they refuse; place and key stay.
-fn without_values(error: Diagnostic) -> Diagnostic {
-    if VALUELESS.iter().any(|start| error.message.starts_with(start)) {
-        return error;
-    }
-    let message = "the template fails; why is not shown: the resource is sensitive".to_owned();
-    let help = Some("read the value of the key yourself, and the line shown here".into());
-    Diagnostic { message, help, notes: Vec::new(), ..error }
 }
 
 /// The files of a directory, as far as they can be listed.
@@ -217,26 +200,6 @@ fn placed(error: Diagnostic, resource: &Resource, key: &str, value: &str) -> Dia
     Diagnostic { place, ..error }
 }
 
-/// Whether a table of a resource's file says `key = true`; `None` when the file cannot be read.
-///
-/// Why from the text: these keys decide what may be shown and refused, and a resource that sets
-/// one must be heeded whether or not its parser has learnt the key.
-fn says(resource: &Resource, key: &str) -> Option<bool> {
-    let document: toml::Table = resource::read_bounded(&resource.file).ok()?.parse().ok()?;
-    let tables = match document.get("template") {
-        Some(toml::Value::Array(tables)) => tables.iter().collect(),
-        Some(one) => vec![one],
-        None => Vec::new(),
-    };
-    Some(tables.iter().any(|table| table.get(key).and_then(toml::Value::as_bool) == Some(true)))
-}
-
-/// Whether a resource's content must not be shown. What cannot be found out counts as yes.
-#[must_use]
-pub fn is_sensitive(resource: &Resource) -> bool {
-    says(resource, "sensitive").unwrap_or(true)
-}
-
 fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
     let dest = &resource.dest;
     let refused = |message: String, help: String| {
@@ -247,7 +210,7 @@ fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
     let shown = dest.display();
     let directory = dest.parent().unwrap_or(Path::new("/"));
     match std::fs::symlink_metadata(dest) {
-        Ok(old) if old.is_symlink() && says(resource, "follow_symlinks") != Some(true) => refused(
+        Ok(old) if old.is_symlink() => refused(
             format!("{shown} is a symbolic link, which is not replaced"),
             "name the file it leads to as dest".to_owned(),
         ),
@@ -255,7 +218,7 @@ fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
             refused(format!("{shown} is a directory"), "name a file as dest".to_owned())
         }
         Ok(_) => Ok(()),
-        Err(_) if directory.is_dir() || says(resource, "make_dirs") == Some(true) => Ok(()),
+        Err(_) if directory.is_dir() || resource.make_dirs => Ok(()),
         Err(_) => refused(
             format!("the directory of {shown} does not exist"),
             format!("create it: mkdir -p {}", directory.display()),
@@ -282,19 +245,13 @@ async fn run_check(
     let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
     let (name, revision) = (resource.name.as_str(), revision.to_string());
     let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
-    let environment = [
-        ("ALTHING_SRC", &*src),
-        ("ALTHING_DEST", &*dest),
-        ("ALTHING_NAME", name),
-        ("ALTHING_REVISION", &revision),
-    ];
-    let run = exec::run(&line.with(&variables), &environment, resource.check_timeout).await;
+    let run = exec::run(&line.with(&variables), &variables, resource.check_timeout).await;
     run.map(|_| ()).map_err(|error| match error {
         ExecError::Start { .. } => Refusal {
             message: format!("the check cannot be run: {}", chain(&error).replace(&*src, &dest)),
             help: Some("install the program, or correct check_cmd".to_owned()),
         },
-        _ if is_sensitive(resource) => Refusal {
+        _ if resource.sensitive => Refusal {
             message: "the check refuses the new file; what it says is not shown: the resource is \
                       sensitive"
                 .to_owned(),
@@ -357,36 +314,16 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A resource whose file says `more` since it was read.
     fn resource(folder: &Path, dest: &str, more: &str) -> Resource {
         let file = folder.join("web.toml");
-        let text = format!("[template]\nsrc = \"web.tera\"\ndest = \"{dest}\"\n");
-        std::fs::write(&file, format!("{text}{more}")).unwrap();
+        let text = format!("[template]\nsrc = \"web.tera\"\ndest = \"{dest}\"\n{more}");
+        std::fs::write(&file, &text).unwrap();
         resource::parse(&file, "web", &text).unwrap().remove(0)
     }
 
     fn folder() -> tempfile::TempDir {
         std::fs::create_dir_all("target").unwrap();
         tempfile::tempdir_in(std::fs::canonicalize("target").unwrap()).unwrap()
-    }
-
-    #[test]
-    fn sensitive_is_what_says_so_or_cannot_be_read() {
-        let folder = folder();
-        assert!(!is_sensitive(&resource(folder.path(), "/x", "")));
-        assert!(is_sensitive(&resource(folder.path(), "/x", "sensitive = true\n")));
-        let gone = resource(folder.path(), "/x", "");
-        std::fs::remove_file(&gone.file).unwrap();
-        assert!(is_sensitive(&gone));
-    }
-
-    #[test]
-    fn errors_of_sensitive_resources_quote_no_value() {
-        let hidden = without_values(Diagnostic::new("a", "`geheim` is not a port").key("/pw"));
-        let shown = hidden.to_string();
-        assert!(!shown.contains("geheim") && shown.contains("key: /pw"), "{shown}");
-        let open = Diagnostic::new("a", "Unknown filter `x`");
-        assert_eq!(without_values(open.clone()), open);
     }
 
     #[test]

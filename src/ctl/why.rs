@@ -181,10 +181,10 @@ fn last_changed(file: &File) -> Option<String> {
 
 fn waits(file: &File) -> Option<String> {
     let what = quoted(file.waiting_for.as_deref()?);
-    Some(match &file.until {
-        Some(until) => format!("for {what}, until {until}"),
-        None => format!("for {what}"),
-    })
+    let time = |word: &str, time: &Option<String>| {
+        time.as_ref().map(|time| format!(", {word} {time}")).unwrap_or_default()
+    };
+    Some(format!("for {what}{}{}", time("since", &file.since), time("until", &file.until)))
 }
 
 /// The newest changes among the keys the resource may read.
@@ -219,12 +219,14 @@ mod tests {
         {"name":"web","file":"/none/conf.d/web.toml","dest":"/none/web.cfg","ok":false,
          "error":"error: no\n --> a","revision":5,"changes":2,"lastPass":"2026-01-01T00:00:00Z",
          "waitingFor":"the next try","until":"2026-01-01T00:00:01Z"},
+        {"name":"nfs","dest":"/none/nfs.cfg","ok":false,"waitingFor":"the disk",
+         "since":"2026-01-03T00:00:00Z"},
         {"name":"lb","file":"/none/lb.toml","dest":"/none/lb.cfg","ok":false,"revision":7,
          "owedSince":"2026-01-02T00:00:00Z"}]}}"#;
 
     #[tokio::test]
     async fn a_file_is_explained_by_path_or_name() {
-        let server = serve(vec![(200, STATUS); 4]).await;
+        let server = serve(vec![(200, STATUS); 5]).await;
         let expected = "\
 file       /none/web.cfg
 state      failing: the last good version stays
@@ -239,6 +241,8 @@ error: no
         assert_eq!(run(&server.url, &["why", "/none/web.cfg"]).await.unwrap(), expected);
         let owed = run(&server.url, &["why", "lb"]).await.unwrap();
         assert!(owed.contains("state     its reload is owed since 2026-01-02T00:00:00Z\n"));
+        let hangs = run(&server.url, &["why", "nfs"]).await.unwrap();
+        assert!(hangs.contains("waits     for the disk, since 2026-01-03T00:00:00Z\n"), "{hangs}");
         let json = run(&server.url, &["why", "lb", "-o", "json"]).await.unwrap();
         assert!(json.starts_with(r#"{"name":"lb","file":"#), "{json}");
         let report = run(&server.url, &["why", "/none/web.cf"]).await.unwrap_err();

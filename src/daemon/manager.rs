@@ -26,11 +26,10 @@ use crate::render::{Renderer, ResourceStatus};
 use crate::sys::notify::{Message, Notifier};
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// The teller, for the life of the daemon.
 pub(crate) struct Manager<'a> {
@@ -39,6 +38,8 @@ pub(crate) struct Manager<'a> {
     renderer: &'a SharedRenderer,
     /// Somebody asked for a reload.
     reload: &'a Notify,
+    /// Settings, resources and templates were read again: the files may be others.
+    was_read_again: Notify,
     /// The last status that was told.
     shown: RefCell<String>,
     /// READY was told: a file that is not there yet is trouble from now on.
@@ -53,9 +54,16 @@ impl<'a> Manager<'a> {
         renderer: &'a SharedRenderer,
         reload: &'a Notify,
     ) -> Self {
-        let (shown, no) = (RefCell::default(), || Cell::new(false));
-        let notifier = Arc::new(notifier);
-        Self { notifier, node, renderer, reload, shown, is_ready: no(), was_refused: no() }
+        Self {
+            notifier: Arc::new(notifier),
+            node,
+            renderer,
+            reload,
+            was_read_again: Notify::new(),
+            shown: RefCell::default(),
+            is_ready: Cell::new(false),
+            was_refused: Cell::new(false),
+        }
     }
 
     /// Tells until it is dropped. `reload` reads what the operator may have changed.
@@ -65,14 +73,8 @@ impl<'a> Manager<'a> {
         watchdog: Watchdog,
         reload: impl AsyncFn() -> Result<(), Report>,
     ) -> Infallible {
-        self.wait_for_files(render_timeout, &reload).await;
-        self.is_ready.set(true);
-        self.tell_with_status(Message::Ready);
-        let life = self.notifier.watchdog().map(|time| watchdog.start(self.notifier.clone(), time));
-        if let Some(Err(error)) = &life {
-            tracing::error!(%error, "no thread for the watchdog: systemd will end this process");
-        }
         tokio::select! {
+            never = self.be_ready(render_timeout, watchdog) => never,
             never = self.show_status() => never,
             never = self.reload(reload) => never,
         }
@@ -83,24 +85,30 @@ impl<'a> Manager<'a> {
         self.tell(&[Message::Stopping, Message::Status("stopping")]);
     }
 
-    async fn wait_for_files(
-        &self,
-        at_most: Duration,
-        reload: &impl AsyncFn() -> Result<(), Report>,
-    ) {
-        let Some(in_place) = self.renderer.with(Renderer::in_place) else { return };
-        let (mut in_place, mut too_long) = (pin!(in_place), pin!(sleep(at_most)));
-        loop {
+    /// Tells READY when it is time, and that all parts are alive from then on.
+    async fn be_ready(&self, render_timeout: Duration, watchdog: Watchdog) -> Infallible {
+        if tokio::time::timeout(render_timeout, self.files_in_place()).await.is_err() {
+            let files = files_in_words(&self.renderer.files());
+            let seconds = render_timeout.as_secs_f64();
+            tracing::warn!("ready without all files after {seconds} s: {files}");
+        }
+        self.is_ready.set(true);
+        self.tell_with_status(Message::Ready);
+        let life = self.notifier.watchdog().map(|time| watchdog.start(self.notifier.clone(), time));
+        if let Some(Err(error)) = &life {
+            tracing::error!(%error, "no thread for the watchdog: systemd will end this process");
+        }
+        std::future::pending().await
+    }
+
+    /// Returns when every file is in place: of the confdir that is rendered from by then.
+    async fn files_in_place(&self) {
+        while let Some(in_place) = self.renderer.with(Renderer::in_place) {
             tokio::select! {
-                () = &mut in_place => return,
-                () = &mut too_long => break,
-                never = self.show_status() => match never {},
-                // Not told: to the manager this is still the start.
-                () = self.reload.notified() => read_again(reload).await,
+                () = in_place => return,
+                () = self.was_read_again.notified() => {}
             }
         }
-        let (seconds, files) = (at_most.as_secs_f64(), files_in_words(&self.renderer.files()));
-        tracing::warn!("ready without all files after {seconds} s: {files}");
     }
 
     async fn show_status(&self) -> Infallible {
@@ -117,9 +125,19 @@ impl<'a> Manager<'a> {
     async fn reload(&self, reload: impl AsyncFn() -> Result<(), Report>) -> Infallible {
         loop {
             self.reload.notified().await;
-            self.tell(&[Message::Reloading]);
-            read_again(&reload).await;
-            self.tell_with_status(Message::Ready);
+            // Before READY it is still the start, for the manager.
+            let is_told = self.is_ready.get();
+            if is_told {
+                self.tell(&[Message::Reloading]);
+            }
+            tracing::info!("reading settings, resources and templates again");
+            if let Err(report) = reload().await {
+                tracing::error!("{report}");
+            }
+            self.was_read_again.notify_one();
+            if is_told {
+                self.tell_with_status(Message::Ready);
+            }
         }
     }
 
@@ -146,13 +164,6 @@ impl<'a> Manager<'a> {
     }
 }
 
-async fn read_again(reload: &impl AsyncFn() -> Result<(), Report>) {
-    tracing::info!("reading settings, resources and templates again");
-    if let Err(report) = reload().await {
-        tracing::error!("{report}");
-    }
-}
-
 /// `leader of term 2, revision 7, 3 files up to date`, trouble first.
 fn status_line(node: &Status, is_good: bool, files: &str) -> String {
     let place = match (node.leader, node.role.name()) {
@@ -160,7 +171,8 @@ fn status_line(node: &Status, is_good: bool, files: &str) -> String {
         (Some(_), role) => role.to_owned(),
         (None, role) => format!("{role} without a leader"),
     };
-    let place = format!("{place}, term {}, revision {}", node.term, node.revision);
+    let full = if node.no_space { "the disk of the store is full, " } else { "" };
+    let place = format!("{full}{place}, term {}, revision {}", node.term, node.revision);
     if is_good { format!("{place}, {files}") } else { format!("degraded: {files}; {place}") }
 }
 
@@ -236,8 +248,12 @@ mod tests {
             revision: Revision(7),
             leader_since: WallTime(0),
             started: WallTime(0),
+            no_space: false,
         };
         assert_eq!(status_line(&node, true, "x"), "leader, term 3, revision 7, x");
+        let full = Status { no_space: true, ..node.clone() };
+        let expected = "the disk of the store is full, leader, term 3, revision 7, x";
+        assert_eq!(status_line(&full, true, "x"), expected);
         assert_eq!(status_line(&node, false, "x"), "degraded: x; leader, term 3, revision 7");
         let alone = Status { role: Role::Follower, leader: None, ..node.clone() };
         assert_eq!(

@@ -8,9 +8,7 @@
 //!
 //! Deliberately not here: points in the store.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A point of a pass, in the order they are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,20 +47,10 @@ impl Failpoint {
         Self::Verified,
     ];
 
-    /// The name `ALTHING_FAILPOINT` takes.
+    /// What `ALTHING_FAILPOINT` calls it: `render-Owed`.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rendered => "render-rendered",
-            Self::Staged => "render-staged",
-            Self::Checked => "render-checked",
-            Self::BackedUp => "render-backed-up",
-            Self::Owed => "render-owed",
-            Self::Renamed => "render-renamed",
-            Self::Synced => "render-synced",
-            Self::Reloaded => "render-reloaded",
-            Self::Verified => "render-verified",
-        }
+    pub fn name(self) -> String {
+        format!("render-{self:?}")
     }
 }
 

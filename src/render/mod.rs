@@ -42,5 +42,5 @@ pub use crate::base::diagnostic::Diagnostic;
 pub use engine::worker_main;
 pub use failpoint::{Failpoint, Failpoints};
 pub use source::{Answer, Item, Snapshot, Source, SourceError};
-pub use status::{ResourceStatus, Waiting};
+pub use status::{ResourceStatus, Step, Waiting};
 pub use worker::{Options, Renderer, render_once};

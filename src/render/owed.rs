@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! * A mark that says *owed* is durable before the destination is renamed.
-//! * A damaged mark counts as owed, at revision 0.
+//! * A mark that is damaged or of another version's format counts as owed, at revision 0.
 //! * Marks that owe nothing are written without a sync: losing one costs nothing but the memory
 //!   of a revision.
 //!
@@ -24,20 +24,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// What is known of one destination.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Resource that rendered it.
-    pub resource: String,
     /// Revision it was rendered from.
     pub revision: Revision,
-    /// Sum of its bytes.
-    pub sum: u64,
-    /// Sum of the reload command that is owed.
-    pub command_sum: u64,
-    /// Whether the reload has yet to succeed.
+    /// Whether its service has yet to be told: by the command its resource has when it is paid.
     pub owed: bool,
 }
 
@@ -45,12 +39,6 @@ pub struct Mark {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     directory: PathBuf,
-}
-
-/// Sum of bytes, for comparing only: it is no protection against somebody who wants a collision.
-#[must_use]
-pub fn sum(bytes: &[u8]) -> u64 {
-    xxh3_64(bytes)
 }
 
 impl Ledger {
@@ -72,7 +60,7 @@ impl Ledger {
     /// The file that holds the mark of `dest`.
     #[must_use]
     pub fn path_of(&self, dest: &Path) -> PathBuf {
-        self.directory.join(format!("{:016x}.mark", sum(dest.as_os_str().as_bytes())))
+        self.directory.join(format!("{:016x}.mark", xxh3_64(dest.as_os_str().as_bytes())))
     }
 
     /// The mark of `dest`; one that was never written owes nothing.
@@ -103,8 +91,7 @@ impl Ledger {
 
 fn encode(mark: &Mark, dest: &Path) -> Vec<u8> {
     let mut out = Writer::new();
-    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).bytes(mark.resource.as_bytes());
-    out.uint(mark.revision.0).fixed(mark.sum).fixed(mark.command_sum).bool(mark.owed);
+    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).uint(mark.revision.0).bool(mark.owed);
     let check = crc32c::crc32c(out.as_slice());
     out.fixed(check.into());
     out.into_vec()
@@ -114,16 +101,10 @@ fn decode(bytes: &[u8], dest: &Path) -> Result<Mark, Malformed> {
     let mut input = Reader::new(bytes);
     match input.uint()? {
         FORMAT => {}
-        found => return Err(Malformed::NewerFormat { what: "render mark", found, newest: FORMAT }),
+        value => return Err(Malformed::Unknown { what: "format of a mark", value }),
     }
     let same_file = input.bytes()? == dest.as_os_str().as_bytes();
-    let mark = Mark {
-        resource: String::from_utf8_lossy(input.bytes()?).into_owned(),
-        revision: Revision(input.uint()?),
-        sum: input.fixed()?,
-        command_sum: input.fixed()?,
-        owed: input.bool()?,
-    };
+    let mark = Mark { revision: Revision(input.uint()?), owed: input.bool()? };
     let body = bytes.get(..bytes.len().saturating_sub(8)).unwrap_or_default();
     let checked = input.fixed()? == u64::from(crc32c::crc32c(body));
     input.finish()?;
@@ -141,13 +122,7 @@ mod tests {
         let ledger = Ledger::open(&dir.path().join("a/b")).unwrap();
         let dest = Path::new("/etc/x.cfg");
         assert_eq!(ledger.read(dest).unwrap(), Mark::default());
-        let mark = Mark {
-            resource: "x".into(),
-            revision: Revision(9),
-            sum: 1,
-            command_sum: 2,
-            owed: true,
-        };
+        let mark = Mark { revision: Revision(9), owed: true };
         ledger.write(dest, &mark).unwrap();
         assert_eq!(ledger.read(dest).unwrap(), mark);
         let mut bytes = std::fs::read(ledger.path_of(dest)).unwrap();
@@ -157,5 +132,10 @@ mod tests {
         assert!(ledger.read(dest).unwrap().owed);
         std::fs::write(ledger.path_of(dest), "").unwrap();
         assert!(ledger.read(dest).unwrap().owed);
+        let mut older = Writer::new();
+        older.uint(1).bytes(dest.as_os_str().as_bytes()).bytes(b"x").uint(9).fixed(1).fixed(2);
+        std::fs::write(ledger.path_of(dest), older.bool(false).as_slice()).unwrap();
+        let unknown = Mark { owed: true, ..Mark::default() };
+        assert_eq!(ledger.read(dest).unwrap(), unknown, "one useless reload, no failed start");
     }
 }

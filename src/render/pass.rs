@@ -20,15 +20,17 @@ use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
 use crate::render::backup::Backups;
-use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
-use crate::render::engine::pool::{Job, Pool, Rendered};
+use crate::render::engine::pool::Pool;
+use crate::render::engine::protocol::Request;
+use crate::render::engine::{Rendered, Surroundings};
 use crate::render::failpoint::{Failpoint, Failpoints, Tripped};
-use crate::render::owed::{self, Ledger, Mark};
+use crate::render::owed::{Ledger, Mark};
 use crate::render::resource::{Account, Resource};
 use crate::render::scope::tree;
 use crate::render::source::{Snapshot, Source, SourceError};
 use crate::render::stage::{self, Access, Compared, Placed, Stage, StageError};
+use crate::render::status::{Board, Step, Waiting};
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{FileError, make_directories, sync_directory_of};
 use crate::sys::users::{self, AccountError};
@@ -42,38 +44,32 @@ use tokio::sync::watch;
 /// Permission bits of a directory that `make_dirs` makes: the file itself is what is closed.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Why a pass or reload did not succeed.
+/// Why a pass or reload did not succeed; the causes are behind it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PassError {
-    #[error("{0}")]
-    Template(Box<Diagnostic>),
-    #[error("{0}")]
-    Source(SourceError),
+    #[error(transparent)]
+    Template(#[from] Box<Diagnostic>),
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error(
         "the store is at revision {found}, this file was rendered from {last}: refusing to go \
          back; if the store was restored from a backup, remove {mark}", mark = mark.display()
     )]
     Older { found: Revision, last: Revision, mark: PathBuf },
-    #[error("{0}")]
-    Stage(StageError),
-    #[error("the check refused the new file, the old one stays: {0}")]
-    Check(ExecError),
-    #[error("{0}")]
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error("the check refused the new file, the old one stays")]
+    Check(#[source] ExecError),
+    #[error(transparent)]
     Account(#[from] AccountError),
-    #[error("the reload is owed and will be tried again: {0}")]
-    Reload(ExecError),
-    #[error("the service does not work with the new file, the reload will be tried again: {0}")]
-    Verify(ExecError),
-    #[error("{0}")]
+    #[error("the reload is owed and will be tried again")]
+    Reload(#[source] ExecError),
+    #[error("the service does not work with the new file, the reload will be tried again")]
+    Verify(#[source] ExecError),
+    #[error(transparent)]
     Tripped(#[from] Tripped),
     #[error("stopping")]
     Stopping,
-}
-
-impl From<StageError> for PassError {
-    fn from(error: StageError) -> Self {
-        Self::Stage(error)
-    }
 }
 
 impl From<FileError> for PassError {
@@ -82,32 +78,10 @@ impl From<FileError> for PassError {
     }
 }
 
-/// The error with its causes, as the user reads it.
-pub(crate) fn told(error: &PassError) -> String {
-    let mut text = error.to_string();
-    let inner: Option<&dyn std::error::Error> = match error {
-        PassError::Stage(error) => Some(error),
-        PassError::Account(error) => Some(error),
-        PassError::Check(error) | PassError::Reload(error) | PassError::Verify(error) => {
-            Some(error)
-        }
-        PassError::Template(_)
-        | PassError::Source(_)
-        | PassError::Older { .. }
-        | PassError::Tripped(_)
-        | PassError::Stopping => None,
-    };
-    let mut cause = inner.and_then(std::error::Error::source);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
 /// What all resources share.
 pub(crate) struct Shop {
     pub(crate) source: Arc<dyn Source>,
+    pub(crate) board: Arc<Board>,
     pub(crate) pool: Pool,
     pub(crate) ledger: Ledger,
     pub(crate) backups: Backups,
@@ -127,7 +101,8 @@ pub(crate) struct Memory {
     /// What the last render read.
     pub(crate) touched: Vec<KeyRange>,
     pub(crate) stop: watch::Receiver<bool>,
-    pub(crate) told_in_place: bool,
+    /// What is odd about the file was told.
+    pub(crate) was_told: bool,
     /// The file may hold a part of the new bytes only.
     pub(crate) torn: bool,
 }
@@ -142,7 +117,7 @@ pub(crate) enum Outcome {
 impl Memory {
     pub(crate) fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
         let (seen, touched) = (Revision(0), Vec::new());
-        Self { mark, seen, touched, stop, told_in_place: false, torn: false }
+        Self { mark, seen, touched, stop, was_told: false, torn: false }
     }
 
     /// Runs `work` unless stopping comes first; what was started is then killed.
@@ -165,13 +140,16 @@ impl Memory {
         ranges
     }
 
-    /// The new file is where it belongs.
+    /// The new file is where it belongs; what is odd about it is told once.
     fn placed(&mut self, resource: &Resource, how: Placed) {
         self.torn = false;
-        if how == Placed::InPlace && !self.told_in_place {
-            self.told_in_place = true;
-            let dest = resource.dest.display();
-            tracing::warn!("{dest} is a mount point: written in place, which is not atomic");
+        let odd = match how {
+            Placed::Renamed => return,
+            Placed::AsOurs => "is the daemon's own now: it may not give it to its owner or group",
+            Placed::InPlace => "is a mount point: written in place, which is not atomic",
+        };
+        if !std::mem::replace(&mut self.was_told, true) {
+            tracing::warn!("resource {}: {} {odd}", resource.name, resource.dest.display());
         }
     }
 
@@ -182,12 +160,18 @@ impl Memory {
 }
 
 impl Shop {
+    /// Tells what the resource is at.
+    fn at(&self, resource: &Resource, step: Step) {
+        self.board.wait_for(&resource.name, Waiting::End(step), None);
+    }
+
     /// One pass up to the renamed file. A reload that becomes owed is in `memory.mark`.
     pub(crate) async fn pass(
         &self,
         resource: &Resource,
         memory: &mut Memory,
     ) -> Result<Outcome, PassError> {
+        self.at(resource, Step::Store);
         let snapshot = self.snapshot(memory).await?;
         let revision = snapshot.revision();
         memory.seen = memory.seen.max(revision);
@@ -198,8 +182,8 @@ impl Shop {
         let bytes = self.render(resource, memory, &*snapshot).await?;
         drop(snapshot);
         self.failpoints.reach(Failpoint::Rendered)?;
-        let sum = owed::sum(&bytes);
-        let mark = Mark { resource: resource.name.clone(), revision, sum, ..memory.mark.clone() };
+        let mark = Mark { revision, ..memory.mark };
+        self.at(resource, Step::Disk);
         let wanted = resource.clone();
         match blocking(move || stage(&wanted, &bytes)).await? {
             Compared::Same => {
@@ -214,40 +198,49 @@ impl Shop {
         }
     }
 
+    /// Renders from the newest revision at hand.
+    pub(crate) async fn render_now(
+        &self,
+        resource: &Resource,
+        mut memory: Memory,
+    ) -> Result<Vec<u8>, PassError> {
+        let snapshot = self.snapshot(&memory).await?;
+        self.render(resource, &mut memory, &*snapshot).await
+    }
+
     async fn snapshot(&self, memory: &Memory) -> Result<Box<dyn Snapshot>, PassError> {
         let limit = Duration::from_millis(limits::RENDER_WALL_MS_MAX);
         let taken = tokio::time::timeout(limit, self.source.snapshot(memory.seen));
         match memory.unless_stopped(taken).await? {
-            Ok(snapshot) => snapshot.map_err(PassError::Source),
+            Ok(snapshot) => Ok(snapshot?),
             Err(_) => {
                 let why = format!("no answer for revision {}", memory.seen);
-                Err(PassError::Source(SourceError::Unavailable(why)))
+                Err(SourceError::Unavailable(why).into())
             }
         }
     }
 
     /// Renders at the snapshot's revision, and remembers what was touched.
-    pub(crate) async fn render(
+    async fn render(
         &self,
         resource: &Resource,
         memory: &mut Memory,
         snapshot: &dyn Snapshot,
     ) -> Result<Vec<u8>, PassError> {
         require(resource, snapshot).await?;
+        self.at(resource, Step::Disk);
         let (templates, src) = (self.templates.clone(), resource.src.clone());
-        let bundle = blocking(move || {
-            Bundle::read(&templates, &src).map_err(|error| PassError::Template(Box::new(error)))
-        });
-        let bundle = bundle.await?;
+        let bundle = blocking(move || Bundle::read(&templates, &src).map_err(Box::new)).await?;
+        self.at(resource, Step::Template);
         let surroundings = Surroundings {
             revision: snapshot.revision(),
             node: self.node.clone(),
             environment: self.environment.clone(),
         };
         let scope = resource.scope.clone();
-        let likely = memory.likely(resource);
-        let job = Job { bundle, scope, surroundings, snapshot, likely };
-        let Rendered { outcome, touched } = memory.unless_stopped(self.pool.render(job)).await?;
+        let request = Request { bundle, scope, surroundings, preloaded: Vec::new() };
+        let rendered = self.pool.render(request, snapshot, memory.likely(resource));
+        let Rendered { outcome, touched } = memory.unless_stopped(rendered).await?;
         match &outcome {
             Ok(_) => memory.touched = touched,
             // A failed render may have ended before it read what the last one did.
@@ -272,9 +265,11 @@ impl Shop {
     ) -> Result<(), PassError> {
         self.failpoints.reach(Failpoint::Staged)?;
         if let Some(check) = &resource.check {
+            self.at(resource, Step::Check);
             let run =
                 self.command(check, resource, stage.path(), mark.revision, resource.check_timeout);
             memory.unless_stopped(run).await?.map_err(PassError::Check)?;
+            self.at(resource, Step::Disk);
         }
         self.failpoints.reach(Failpoint::Checked)?;
         if resource.backup > 0 {
@@ -283,11 +278,10 @@ impl Shop {
             blocking(move || backups.keep(&dest, revision, max)).await?;
         }
         self.failpoints.reach(Failpoint::BackedUp)?;
-        let before = memory.mark.clone();
-        if let Some(reload) = resource.reload.as_ref().or(resource.verify.as_ref()) {
+        let before = memory.mark;
+        if resource.reload.is_some() || resource.verify.is_some() {
             mark.owed = true;
-            mark.command_sum = owed::sum(reload.to_string().as_bytes());
-            self.remember(resource, memory, mark.clone()).await?;
+            self.remember(resource, memory, mark).await?;
         }
         self.failpoints.reach(Failpoint::Owed)?;
         match blocking(move || stage.place()).await {
@@ -316,16 +310,19 @@ impl Shop {
         let (dest, timeout) = (&resource.dest, resource.reload_timeout);
         let revision = memory.mark.revision;
         if let Some(reload) = &resource.reload {
+            self.at(resource, Step::Reload);
             let run = self.command(reload, resource, dest, revision, timeout);
             memory.unless_stopped(run).await?.map_err(PassError::Reload)?;
         }
         self.failpoints.reach(Failpoint::Reloaded)?;
         if let Some(verify) = &resource.verify {
+            self.at(resource, Step::Verify);
             let run = self.command(verify, resource, dest, revision, timeout);
             memory.unless_stopped(run).await?.map_err(PassError::Verify)?;
         }
         self.failpoints.reach(Failpoint::Verified)?;
-        let settled = Mark { owed: false, ..memory.mark.clone() };
+        self.at(resource, Step::Disk);
+        let settled = Mark { owed: false, ..memory.mark };
         self.remember(resource, memory, settled).await
     }
 
@@ -339,8 +336,8 @@ impl Shop {
         if memory.mark == mark {
             return Ok(());
         }
-        let (ledger, dest, written) = (self.ledger.clone(), resource.dest.clone(), mark.clone());
-        blocking(move || ledger.write(&dest, &written)).await?;
+        let (ledger, dest) = (self.ledger.clone(), resource.dest.clone());
+        blocking(move || ledger.write(&dest, &mark)).await?;
         memory.mark = mark;
         Ok(())
     }
@@ -355,17 +352,11 @@ impl Shop {
     ) -> Result<(), ExecError> {
         let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
         let (name, revision) = (&resource.name, revision.to_string());
-        let line =
-            line.with(&[("src", &src), ("dest", &dest), ("name", name), ("revision", &revision)]);
-        let environment = [
-            ("ALTHING_SRC", &*src),
-            ("ALTHING_DEST", &*dest),
-            ("ALTHING_NAME", name),
-            ("ALTHING_REVISION", &revision),
-        ];
+        let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
+        let line = line.with(&variables);
         let turn = self.turn(&line.to_string());
         let _turn = turn.lock().await;
-        let done = exec::run(&line, &environment, timeout).await.map(|_| ());
+        let done = exec::run(&line, &variables, timeout).await.map(|_| ());
         done.map_err(|error| if resource.sensitive { error.without_output() } else { error })
     }
 
@@ -382,7 +373,7 @@ async fn require(resource: &Resource, snapshot: &dyn Snapshot) -> Result<(), Pas
     for key in &resource.required {
         let mut is_there = false;
         for range in tree(key) {
-            let found = snapshot.range(range).await.map_err(PassError::Source)?;
+            let found = snapshot.range(range).await?;
             is_there |= !found.is_empty();
         }
         if !is_there {
@@ -398,7 +389,7 @@ async fn require(resource: &Resource, snapshot: &dyn Snapshot) -> Result<(), Pas
 /// A message of the template engine can quote a stored value; place, key and help cannot.
 fn without_values(error: Diagnostic) -> Box<Diagnostic> {
     let message = "the template failed; why is not shown, as the resource is `sensitive`";
-    Box::new(Diagnostic { message: message.to_owned(), ..error })
+    Box::new(Diagnostic { message: message.to_owned(), notes: Vec::new(), ..error })
 }
 
 /// Stages `bytes` as the resource asks for.

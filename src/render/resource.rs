@@ -30,14 +30,7 @@ use field::Problem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::de::{DeTable, DeValue};
-
-/// A template language.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineKind {
-    /// Tera 2.
-    Tera,
-}
+use toml::de::DeTable;
 
 /// One file to keep up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +42,6 @@ pub struct Resource {
     pub file: PathBuf,
     /// Template, relative to `templates/`.
     pub src: String,
-    /// Its language.
-    pub engine: EngineKind,
     /// Absolute path of the file that is rendered.
     pub dest: PathBuf,
     /// Which keys the template sees, and under which names.
@@ -235,24 +226,11 @@ fn template_tables<'a, 'i>(
             problems.push(Problem::unknown(key, &["template"]));
             continue;
         }
-        match value.get_ref() {
-            DeValue::Table(table) => tables.push((table, value.span())),
-            DeValue::Array(array) => {
-                for entry in array.iter() {
-                    match entry.get_ref().as_table() {
-                        Some(table) => tables.push((table, entry.span())),
-                        None => {
-                            problems.push(Problem::new(entry.span(), "not a table").help(EXAMPLE));
-                        }
-                    }
-                }
-            }
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_) => {
-                problems.push(Problem::new(value.span(), "not a table").help(EXAMPLE));
+        let several = value.get_ref().as_array().map(|array| array.iter().collect());
+        for entry in several.unwrap_or(vec![value]) {
+            match entry.get_ref().as_table() {
+                Some(table) => tables.push((table, entry.span())),
+                None => problems.push(Problem::new(entry.span(), "not a table").help(EXAMPLE)),
             }
         }
     }

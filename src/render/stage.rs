@@ -11,6 +11,8 @@
 //! * A destination that is a symbolic link or no regular file is refused, and so is a directory
 //!   that others may write without the sticky bit.
 //! * Equal bytes, mode and owner touch nothing on disk.
+//! * An owner or group that this process may not give the file to is given up, and no reason to
+//!   replace a file; set-id bits then go too.
 //! * A destination that cannot be renamed over, as it is a mount point of its own, is written in
 //!   place: first the space is reserved, so that a full disk is noticed while it is whole.
 //! * A `Stage` that is dropped removes its file.
@@ -64,12 +66,6 @@ pub struct Access {
     pub mode: Option<u32>,
 }
 
-impl From<Option<u32>> for Access {
-    fn from(mode: Option<u32>) -> Self {
-        Self { mode, ..Self::default() }
-    }
-}
-
 impl Access {
     /// What is not asked for is as it was.
     fn or_as_in(self, old: Option<&Metadata>) -> Self {
@@ -80,18 +76,36 @@ impl Access {
         }
     }
 
-    fn give_to(self, file: &File, path: &Path) -> Result<(), FileError> {
+    /// Gives the file this access, and returns what of it could be had: who is not root may give
+    /// a file to the groups it is in, and to nobody else.
+    fn give_to(self, file: &File, path: &Path) -> Result<Self, FileError> {
         let is = file.metadata().map_err(FileError::at("look at", path))?;
-        let differs = |wanted: Option<u32>, is: u32| wanted.filter(|wanted| *wanted != is);
-        let owner = differs(self.owner, is.uid()).map(Uid::from_raw);
-        let group = differs(self.group, is.gid()).map(Gid::from_raw);
-        if owner.is_some() || group.is_some() {
-            rustix::fs::fchown(file, owner, group)
-                .map_err(FileError::at("set the owner of", path))?;
+        let mut had = self;
+        let group = self.group.filter(|group| *group != is.gid()).map(Gid::from_raw);
+        if group.is_some() && !is_permitted(rustix::fs::fchown(file, None, group), path)? {
+            had.group = None;
         }
+        let owner = self.owner.filter(|owner| *owner != is.uid()).map(Uid::from_raw);
+        if owner.is_some() && !is_permitted(rustix::fs::fchown(file, owner, None), path)? {
+            had.owner = None;
+        }
+        let is_refused = (had.owner, had.group) != (self.owner, self.group);
+        let mode = self.mode.unwrap_or(MODE_NEW) & if is_refused { 0o1777 } else { 0o7777 };
         // After the owner: changing the owner clears set-id bits.
-        let mode = Mode::from_raw_mode(self.mode.unwrap_or(MODE_NEW));
-        rustix::fs::fchmod(file, mode).map_err(FileError::at("set the mode of", path))
+        if owner.is_some() || group.is_some() || mode != is.mode() & 0o7777 {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
+                .map_err(FileError::at("set the mode of", path))?;
+        }
+        Ok(Self { mode: Some(mode), ..had })
+    }
+}
+
+/// Whether a change of owner was allowed; a number that this user namespace lacks is not.
+fn is_permitted(changed: Result<(), Errno>, path: &Path) -> Result<bool, FileError> {
+    match changed {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::INVAL) => Ok(false),
+        Err(error) => Err(FileError::at("set the owner of", path)(error)),
     }
 }
 
@@ -110,6 +124,8 @@ pub struct Stage {
     path: PathBuf,
     dest: PathBuf,
     access: Access,
+    /// It is not its owner's or group's.
+    is_ours: bool,
     file: File,
 }
 
@@ -118,32 +134,44 @@ pub struct Stage {
 pub enum Placed {
     /// By rename.
     Renamed,
+    /// By rename, though this process may not give it the owner or group it should have.
+    AsOurs,
     /// By writing into the old file, which is a mount point of its own: not atomic.
     InPlace,
 }
 
-/// Compares `bytes` with `dest` and stages them if they differ. A mode alone stands for an access
-/// that asks for nothing else.
+/// Compares `bytes` with `dest` and stages them if they differ.
 ///
 /// # Errors
 /// When the destination is refused, or the stage cannot be written.
-pub fn stage(dest: &Path, bytes: &[u8], access: impl Into<Access>) -> Result<Compared, StageError> {
+pub fn stage(dest: &Path, bytes: &[u8], access: Access) -> Result<Compared, StageError> {
     let old = look_at(dest)?;
-    let access = access.into().or_as_in(old.as_ref());
-    if let Some(old) = &old
-        && access == Access::default().or_as_in(Some(old))
-        && old.len() == bytes.len() as u64
-        && std::fs::read(dest).map_err(FileError::at("read", dest))? == bytes
-    {
+    let wanted = access.or_as_in(old.as_ref());
+    if is_same(dest, old.as_ref(), wanted, bytes)? {
         return Ok(Compared::Same);
     }
     refuse_open_directory(dest)?;
     let path = file::neighbour(dest, STAGE_PREFIX);
     file::remove_if_there(&path)?;
-    let created = file::create_exclusive(&path, 0o600)?;
-    let mut stage = Stage { path, dest: dest.to_path_buf(), access, file: created };
+    let file = file::create_exclusive(&path, 0o600)?;
+    let mut stage = Stage { path, dest: dest.to_path_buf(), access: wanted, is_ours: false, file };
     stage.fill(bytes)?;
+    if stage.is_ours && is_same(dest, old.as_ref(), stage.access.or_as_in(old.as_ref()), bytes)? {
+        return Ok(Compared::Same);
+    }
     Ok(Compared::Differs(stage))
+}
+
+fn is_same(
+    dest: &Path,
+    old: Option<&Metadata>,
+    access: Access,
+    bytes: &[u8],
+) -> Result<bool, FileError> {
+    let Some(old) = old else { return Ok(false) };
+    Ok(access == Access::default().or_as_in(Some(old))
+        && old.len() == bytes.len() as u64
+        && std::fs::read(dest).map_err(FileError::at("read", dest))? == bytes)
 }
 
 fn look_at(dest: &Path) -> Result<Option<Metadata>, StageError> {
@@ -180,7 +208,9 @@ impl Stage {
 
     fn fill(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         self.file.write_all(bytes).map_err(FileError::at("write", &self.path))?;
-        self.access.give_to(&self.file, &self.path)?;
+        let had = self.access.give_to(&self.file, &self.path)?;
+        self.is_ours = (had.owner, had.group) != (self.access.owner, self.access.group);
+        self.access = had;
         self.file.sync_all().map_err(FileError::at("sync", &self.path))
     }
 
@@ -190,6 +220,7 @@ impl Stage {
     /// When the rename fails; the old file is then still there, unless the error is `Torn`.
     pub fn place(self) -> Result<Placed, StageError> {
         match rustix::fs::rename(&self.path, &self.dest) {
+            Ok(()) if self.is_ours => Ok(Placed::AsOurs),
             Ok(()) => Ok(Placed::Renamed),
             // A bind mount, as container engines make for single files, cannot be renamed over.
             Err(Errno::BUSY | Errno::XDEV) => {
@@ -245,7 +276,7 @@ mod tests {
     }
 
     fn put(dest: &Path, bytes: &[u8], mode: Option<u32>) -> bool {
-        match stage(dest, bytes, mode).unwrap() {
+        match stage(dest, bytes, Access { mode, ..Access::default() }).unwrap() {
             Compared::Same => false,
             Compared::Differs(stage) => stage.place().unwrap() == Placed::Renamed,
         }
@@ -272,7 +303,9 @@ mod tests {
         let dest = dir.path().join("a.cfg");
         let left = dir.path().join(".althing-a.cfg");
         std::fs::write(&left, "left by a crash").unwrap();
-        let Compared::Differs(stage) = stage(&dest, b"x", None).unwrap() else { panic!("same") };
+        let Compared::Differs(stage) = stage(&dest, b"x", Access::default()).unwrap() else {
+            panic!("same")
+        };
         assert_eq!(stage.path(), left);
         assert_eq!(std::fs::read(&left).unwrap(), b"x");
         drop(stage);
@@ -292,10 +325,10 @@ mod tests {
             (dir.path().to_path_buf(), "directory"),
             (open.join("x"), "others may write"),
         ] {
-            let error = stage(&dest, b"x", None).unwrap_err().to_string();
+            let error = stage(&dest, b"x", Access::default()).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        let error = stage(&dir.path().join("none/x"), b"x", None).unwrap_err();
+        let error = stage(&dir.path().join("none/x"), b"x", Access::default()).unwrap_err();
         assert!(error.to_string().contains("none"), "{error}");
     }
 }

@@ -3,15 +3,18 @@
 //!
 //! Invariants:
 //! * Reading is one short lock and a copy; nobody holds it across a wait.
+//! * A file system that does not answer is told as an error while it lasts: only that one resource
+//!   waits, so nothing else would show it.
 //! * Only `add` makes an entry: a task that ends after its resource was forgotten brings none back.
 //!
 //! Deliberately not here: history. The log has it.
 
 use crate::base::id::Revision;
+use crate::base::limits;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 /// One resource, or one resource file that cannot be read.
@@ -35,24 +38,64 @@ pub struct ResourceStatus {
     pub changes: u64,
     /// Successful reloads.
     pub reloads: u64,
+    /// Failures so far, by what did not succeed.
+    pub failures: BTreeMap<Step, u64>,
     /// Since when a reload is owed.
     pub owed_since: Option<SystemTime>,
     /// When the last pass ended, good or bad.
     pub last_pass: Option<SystemTime>,
+    /// When the last good pass ended.
+    pub last_success: Option<SystemTime>,
     /// What it is waiting for.
     pub waiting: Waiting,
+    /// Since when.
+    pub since: Option<SystemTime>,
     /// When that wait ends by itself.
     pub until: Option<SystemTime>,
     /// Whether the content must not be shown.
     pub sensitive: bool,
 }
 
+/// What a pass or a reload is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The store has to answer.
+    Store,
+    /// The template is rendered.
+    Template,
+    /// A file is read or written.
+    Disk,
+    /// `check_cmd` runs.
+    Check,
+    /// `reload_cmd` runs.
+    Reload,
+    /// `verify_cmd` runs.
+    Verify,
+}
+
+impl Step {
+    /// Its name in the status and the metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Template => "template",
+            Self::Disk => "disk",
+            Self::Check => "check",
+            Self::Reload => "reload",
+            Self::Verify => "verify",
+        }
+    }
+}
+
 /// What a resource waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Waiting {
-    /// Nothing: a pass or a reload is running or next.
+    /// Nothing: a pass is next.
     #[default]
     Nothing,
+    /// The end of a step of its pass or reload.
+    End(Step),
     /// A change of its keys, its template or its resource file.
     Change,
     /// Its keys staying as they are (`wait`).
@@ -61,20 +104,27 @@ pub enum Waiting {
     ReloadInterval,
     /// The next try of what failed; a change comes first if it is earlier.
     Retry,
-    /// The store answering again.
-    Store,
 }
 
 impl std::fmt::Display for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Nothing => "nothing",
-            Self::Change => "a change",
-            Self::Quiet => "its keys to stay as they are",
-            Self::ReloadInterval => "the next reload to be allowed",
-            Self::Retry => "the next try",
-            Self::Store => "the store",
-        })
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::End(step) => write!(f, "the {}", step.name()),
+            Self::Change => f.write_str("a change"),
+            Self::Quiet => f.write_str("its keys to stay as they are"),
+            Self::ReloadInterval => f.write_str("the next reload to be allowed"),
+            Self::Retry => f.write_str("the next try"),
+        }
+    }
+}
+
+impl ResourceStatus {
+    /// What it is at has failed.
+    pub(crate) fn count_failure(&mut self) {
+        if let Waiting::End(step) = self.waiting {
+            *self.failures.entry(step).or_default() += 1;
+        }
     }
 }
 
@@ -89,6 +139,10 @@ pub(crate) struct Board {
 #[derive(Debug, Default)]
 struct Entry {
     status: ResourceStatus,
+    /// When what it waits for began, by a clock nobody sets.
+    began: Option<Instant>,
+    /// Its first pass is over, good or bad, and the reload after it.
+    has_rested: bool,
     pass_error: Option<String>,
     reload_error: Option<String>,
     file_error: Option<String>,
@@ -120,6 +174,18 @@ impl Board {
         self.listed.send_modify(|_| {});
     }
 
+    /// Tells what `name` waits for from now on, and when that ends by itself.
+    pub(crate) fn wait_for(&self, name: &str, waiting: Waiting, until: Option<SystemTime>) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.began = Some(Instant::now());
+            entry.has_rested |= !matches!(waiting, Waiting::Nothing | Waiting::End(_));
+            let status = &mut entry.status;
+            (status.waiting, status.until) = (waiting, until);
+            status.since = Some(SystemTime::now());
+        }
+        self.listed.send_modify(|_| {});
+    }
+
     /// Sets or clears one error; tells whether that is news, for the log.
     pub(crate) fn set_error(&self, name: &str, part: Part, error: Option<String>) -> bool {
         let mut entries = self.lock();
@@ -143,8 +209,17 @@ impl Board {
 
     /// Returns when each resource has its file in place, owed reloads aside.
     pub(crate) async fn in_place(&self) {
+        self.until_each(Entry::is_in_place).await;
+    }
+
+    /// Returns when each resource has had its first pass and the reload after it, good or bad.
+    pub(crate) async fn first_pass(&self) {
+        self.until_each(|entry| entry.has_rested || entry.was_never_good()).await;
+    }
+
+    async fn until_each(&self, is: fn(&Entry) -> bool) {
         let mut listed = self.listed.subscribe();
-        while !(*listed.borrow_and_update() && self.lock().values().all(Entry::is_in_place)) {
+        while !(*listed.borrow_and_update() && self.lock().values().all(is)) {
             // Its sender is this board, which lives as long as this call.
             let _ = listed.changed().await;
         }
@@ -171,8 +246,26 @@ impl Entry {
         was_good && self.pass_error.is_none() && self.file_error.is_none()
     }
 
+    fn was_never_good(&self) -> bool {
+        self.status.dest.as_os_str().is_empty()
+    }
+
+    /// The operating system bounds no read and no write; every other step has its own end.
+    fn hang(&self) -> Option<String> {
+        let lasts =
+            self.began.filter(|_| self.status.waiting == Waiting::End(Step::Disk))?.elapsed();
+        let seconds = lasts.as_secs();
+        (lasts > Duration::from_millis(limits::RENDER_DISK_MS_MAX)).then(|| {
+            format!(
+                "a file system has not answered for {seconds} s: nothing happens to this file \
+                 until it does; the others go on"
+            )
+        })
+    }
+
     fn shown(&self) -> ResourceStatus {
-        let errors = [&self.file_error, &self.pass_error, &self.reload_error];
+        let hang = self.hang();
+        let errors = [&hang, &self.file_error, &self.pass_error, &self.reload_error];
         let errors: Vec<&str> = errors.into_iter().flatten().map(String::as_str).collect();
         let error = (!errors.is_empty()).then(|| errors.join("\n"));
         let ok = error.is_none() && self.status.owed_since.is_none();
@@ -185,6 +278,21 @@ mod tests {
     use super::*;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn a_file_system_that_does_not_answer_is_told() {
+        let board = Board::default();
+        board.add("a", |_| {});
+        let error = || board.all().remove(0).error;
+        for step in [Step::Disk, Step::Check] {
+            board.wait_for("a", Waiting::End(step), None);
+            assert_eq!(error(), None);
+            let long = Duration::from_millis(limits::RENDER_DISK_MS_MAX + 2_000);
+            board.lock().get_mut("a").unwrap().began = Some(Instant::now() - long);
+            let told = error().is_some_and(|error| error.contains("has not answered for 12 s"));
+            assert_eq!(told, step == Step::Disk, "{:?}", error());
+        }
+    }
 
     #[test]
     fn files_are_in_place_when_all_are_listed_and_none_failed() {

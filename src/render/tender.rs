@@ -17,25 +17,17 @@
 
 use crate::base::id::Revision;
 use crate::base::limits;
+use crate::base::report::chain;
 use crate::render::owed::Mark;
-use crate::render::pass::{Memory, Outcome, PassError, Shop, told};
+use crate::render::pass::{Memory, Outcome, PassError, Shop};
 use crate::render::resource::Resource;
 use crate::render::source::SourceError;
-use crate::render::status::{Board, Part, Waiting};
+use crate::render::status::{Part, ResourceStatus, Step, Waiting};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// Held by a task until its first pass is over, or it ends.
-pub(crate) struct FirstPass(pub(crate) Arc<watch::Sender<Option<usize>>>);
-
-impl Drop for FirstPass {
-    fn drop(&mut self) {
-        self.0.send_modify(|pending| *pending = pending.map(|count| count.saturating_sub(1)));
-    }
-}
 
 /// When something that failed is tried again.
 struct Retry {
@@ -71,7 +63,6 @@ impl Retry {
 /// The task of one resource.
 pub(crate) struct Tender {
     shop: Arc<Shop>,
-    board: Arc<Board>,
     resource: Resource,
     memory: Memory,
     pass_retry: Retry,
@@ -85,14 +76,12 @@ pub(crate) struct Tender {
 impl Tender {
     pub(crate) fn new(
         shop: Arc<Shop>,
-        board: Arc<Board>,
         resource: Resource,
         retry_first: Duration,
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
             shop,
-            board,
             resource,
             memory: Memory::new(Mark::default(), stop),
             pass_retry: Retry::new(retry_first),
@@ -106,7 +95,6 @@ impl Tender {
         mut self,
         mut stop: watch::Receiver<bool>,
         mut kick: watch::Receiver<()>,
-        mut first: Option<FirstPass>,
     ) {
         self.recall();
         let mut pass_is_due = true;
@@ -116,7 +104,6 @@ impl Tender {
                 self.pass().await;
             }
             self.reload_if_owed().await;
-            drop(first.take());
             match self.sleep(&mut stop, &mut kick).await {
                 Wake::Stop => return,
                 Wake::Files => pass_is_due = true,
@@ -129,6 +116,7 @@ impl Tender {
                     pass_is_due = false;
                     self.source_is_down = true;
                     self.pass_retry.failed();
+                    self.wait_for(Waiting::End(Step::Store), None);
                     self.tell(Part::Pass, Some(error.to_string()));
                 }
                 Wake::Retry => {
@@ -149,7 +137,7 @@ impl Tender {
     ) -> Wake {
         let next = [self.pass_retry.at, self.owed_retry()].into_iter().flatten().min();
         let waiting = match next {
-            Some(_) if self.source_is_down => Waiting::Store,
+            Some(_) if self.source_is_down => Waiting::End(Step::Store),
             Some(_) => Waiting::Retry,
             None => Waiting::Change,
         };
@@ -211,9 +199,11 @@ impl Tender {
 
     fn wait_for(&self, waiting: Waiting, until: Option<Instant>) {
         let until = until.map(|at| SystemTime::now() + at.duration_since(Instant::now()));
-        self.board.update(&self.resource.name, |status| {
-            (status.waiting, status.until) = (waiting, until);
-        });
+        self.shop.board.wait_for(&self.resource.name, waiting, until);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ResourceStatus)) {
+        self.shop.board.update(&self.resource.name, change);
     }
 
     /// Reads what an earlier run left.
@@ -227,35 +217,37 @@ impl Tender {
 
     async fn pass(&mut self) {
         let done = self.shop.pass(&self.resource, &mut self.memory).await;
-        let name = &self.resource.name;
-        self.board.update(name, |status| {
-            status.renders += 1;
-            status.last_pass = Some(SystemTime::now());
-        });
+        let now = SystemTime::now();
+        self.update(|status| (status.renders, status.last_pass) = (status.renders + 1, Some(now)));
         let error = match done {
             Ok(outcome) => {
                 self.pass_retry.clear();
-                if outcome == Outcome::Replaced {
-                    // New content is worth a try now, whatever the last reload said.
-                    self.reload_retry.clear();
-                    self.board.update(name, |status| status.changes += 1);
-                    let revision = self.memory.mark.revision;
-                    tracing::info!(
-                        "resource {name}: {} is new, from revision {revision}",
-                        self.resource.dest.display()
-                    );
-                }
-                self.board.update(name, |status| status.revision = self.memory.mark.revision);
+                self.passed(outcome, now);
                 None
             }
             Err(PassError::Stopping) => return,
             Err(error) => {
                 self.pass_retry.failed();
-                Some(told(&error))
+                Some(chain(&error))
             }
         };
         self.tell(Part::Pass, error);
         self.show_debt();
+    }
+
+    fn passed(&mut self, outcome: Outcome, now: SystemTime) {
+        let revision = self.memory.mark.revision;
+        if outcome == Outcome::Replaced {
+            // New content is worth a try now, whatever the last reload said.
+            self.reload_retry.clear();
+            let (name, dest) = (&self.resource.name, self.resource.dest.display());
+            tracing::info!("resource {name}: {dest} is new, from revision {revision}");
+        }
+        self.update(|status| {
+            status.changes += u64::from(outcome == Outcome::Replaced);
+            status.last_success = Some(now);
+            status.revision = revision;
+        });
     }
 
     async fn reload_if_owed(&mut self) {
@@ -268,22 +260,26 @@ impl Tender {
             Ok(()) => {
                 self.reload_retry.clear();
                 let ran = u64::from(self.resource.reload.is_some());
-                self.board.update(&self.resource.name, |status| status.reloads += ran);
+                self.update(|status| status.reloads += ran);
                 None
             }
             Err(PassError::Stopping) => return,
             Err(error) => {
                 self.reload_retry.failed();
-                Some(told(&error))
+                Some(chain(&error))
             }
         };
         self.tell(Part::Reload, error);
         self.show_debt();
     }
 
+    /// Shows how a part of the work went, and logs it when that is news.
     fn tell(&self, part: Part, error: Option<String>) {
         let name = &self.resource.name;
-        if self.board.set_error(name, part, error.clone()) {
+        if error.is_some() {
+            self.update(ResourceStatus::count_failure);
+        }
+        if self.shop.board.set_error(name, part, error.clone()) {
             match error {
                 Some(error) => tracing::error!("resource {name}: {error}"),
                 None => tracing::info!("resource {name}: in order again"),
@@ -293,7 +289,7 @@ impl Tender {
 
     fn show_debt(&self) {
         let owed = self.memory.mark.owed;
-        self.board.update(&self.resource.name, |status| {
+        self.update(|status| {
             let since = status.owed_since.unwrap_or_else(SystemTime::now);
             status.owed_since = owed.then_some(since);
         });

@@ -14,27 +14,27 @@
 //! Deliberately not here: the steps of a pass (`pass`).
 
 use crate::base::diagnostic::Diagnostic;
-use crate::base::id::Revision;
 use crate::base::limits;
+use crate::base::report::chain;
 use crate::render::backup::Backups;
 use crate::render::engine::pool::Pool;
 use crate::render::failpoint::Failpoints;
 use crate::render::files::Files;
 use crate::render::owed::{Ledger, Mark};
-use crate::render::pass::{Memory, PassError, Shop, told};
+use crate::render::pass::{Memory, PassError, Shop};
 use crate::render::resource::{self, Resource};
 use crate::render::source::Source;
 use crate::render::status::{Board, Part, ResourceStatus};
-use crate::render::tender::{FirstPass, Tender, stopped};
+use crate::render::tender::{Tender, stopped};
 use crate::sys::file::FileError;
 use crate::sys::pulse::Pulse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// How a renderer runs.
 #[derive(Clone, Debug)]
@@ -70,9 +70,10 @@ impl Options {
         }
     }
 
-    fn shop(&self, source: Arc<dyn Source>, ledger: Ledger) -> Shop {
+    fn shop(&self, source: Arc<dyn Source>, ledger: Ledger, board: Arc<Board>) -> Shop {
         Shop {
             source,
+            board,
             pool: Pool::new(self.worker_program.clone()),
             ledger,
             backups: Backups::new(&self.state_dir),
@@ -85,63 +86,31 @@ impl Options {
     }
 }
 
-/// Renders resource `name` once and returns the bytes; touches no file, runs no command.
+/// Renders a resource once and returns the bytes; touches no file, runs no command.
 ///
 /// # Errors
-/// When there is no such resource, or its template fails; the text is for the user.
+/// When the store cannot be asked or the template fails.
 pub async fn render_once(
     options: &Options,
     source: Arc<dyn Source>,
-    name: &str,
+    resource: &Resource,
 ) -> Result<Vec<u8>, Diagnostic> {
-    let resource = find(options, name)?;
-    let whole = |error: String| Diagnostic::new(resource.file.display().to_string(), error);
-    let shop = options.shop(source, Ledger::at(&options.state_dir));
+    let shop = options.shop(source, Ledger::at(&options.state_dir), Arc::default());
     let (_keep, stop) = watch::channel(false);
-    let mut memory = Memory::new(Mark::default(), stop);
-    let snapshot = shop.source.snapshot(Revision(0)).await;
-    let snapshot = snapshot.map_err(|error| whole(error.to_string()))?;
-    let rendered = shop.render(&resource, &mut memory, &*snapshot).await;
+    let rendered = shop.render_now(resource, Memory::new(Mark::default(), stop)).await;
     shop.pool.shutdown().await;
     rendered.map_err(|error| match error {
         PassError::Template(error) => *error,
-        other => whole(told(&other)),
+        other => Diagnostic::new(resource.file.display().to_string(), chain(&other)),
     })
-}
-
-fn find(options: &Options, name: &str) -> Result<Resource, Diagnostic> {
-    let mut names = Vec::new();
-    for loaded in resource::load(&options.confdir)? {
-        match loaded.outcome {
-            Ok(resources) => {
-                for resource in resources {
-                    if resource.name == name {
-                        return Ok(resource);
-                    }
-                    names.push(resource.name);
-                }
-            }
-            Err(mut errors) if loaded.name == name && !errors.is_empty() => {
-                return Err(errors.remove(0));
-            }
-            Err(_) => {}
-        }
-    }
-    let confdir = options.confdir.join("conf.d").display().to_string();
-    let help = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
-    Err(Diagnostic::new(confdir, format!("no resource is called `{name}`"))
-        .help(format!("resources are: {help}")))
 }
 
 /// A running renderer. Dropping it without `shutdown` stops the tasks at their next wait.
 pub struct Renderer {
-    options: Options,
-    source: Arc<dyn Source>,
     board: Arc<Board>,
     reload: mpsc::Sender<oneshot::Sender<()>>,
     pulse: Pulse,
     stop: watch::Sender<bool>,
-    first_pass: watch::Receiver<Option<usize>>,
     supervisor: JoinHandle<()>,
 }
 
@@ -152,23 +121,15 @@ impl Renderer {
     /// When the state directory cannot be made. Bad resources are a matter of `status`.
     pub fn start(options: Options, source: Arc<dyn Source>) -> Result<Self, FileError> {
         let ledger = Ledger::open(&options.state_dir)?;
-        let shop = Arc::new(options.shop(source.clone(), ledger));
         let board = Arc::new(Board::default());
+        let shop = Arc::new(options.shop(source, ledger, board.clone()));
         let (stop, stopped) = watch::channel(false);
-        let (first, first_pass) = watch::channel(None);
         let (reload, reloads) = mpsc::channel(1);
         let pulse = Pulse::default();
-        let supervisor = Supervisor {
-            options: options.clone(),
-            shop,
-            board: board.clone(),
-            files: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            first: Arc::new(first),
-            stopped,
-        };
+        let (files, tasks) = (BTreeMap::new(), BTreeMap::new());
+        let supervisor = Supervisor { options, shop, files, tasks, stopped };
         let supervisor = tokio::spawn(supervisor.run(reloads, pulse.clone()));
-        Ok(Self { options, source, board, reload, pulse, stop, first_pass, supervisor })
+        Ok(Self { board, reload, pulse, stop, supervisor })
     }
 
     /// How every resource is doing, by name.
@@ -203,19 +164,9 @@ impl Renderer {
         async move { board.in_place().await }
     }
 
-    /// Returns when each resource found at the start has had its first pass, good or bad.
+    /// Returns when each resource has had its first pass and the reload after it, good or bad.
     pub async fn first_pass(&self) {
-        let mut first = self.first_pass.clone();
-        // The sender is gone only after a shutdown; then nothing is left to wait for.
-        let _ = first.wait_for(|pending| *pending == Some(0)).await;
-    }
-
-    /// Renders resource `name` once, without touching its file.
-    ///
-    /// # Errors
-    /// As `render_once`.
-    pub async fn render_once(&self, name: &str) -> Result<Vec<u8>, Diagnostic> {
-        render_once(&self.options, self.source.clone(), name).await
+        self.board.first_pass().await;
     }
 
     /// Stops: running commands are killed, running file operations finish, marks stay.
@@ -229,11 +180,9 @@ impl Renderer {
 struct Supervisor {
     options: Options,
     shop: Arc<Shop>,
-    board: Arc<Board>,
     /// The last good resources of each file.
     files: BTreeMap<PathBuf, Vec<Resource>>,
     tasks: BTreeMap<String, Running>,
-    first: Arc<watch::Sender<Option<usize>>>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -252,8 +201,8 @@ impl Supervisor {
         let (mut files, mut events) = Files::watch(&self.options.confdir);
         let mut idle =
             tokio::time::interval(Duration::from_millis(limits::RENDER_WORKER_IDLE_MS / 4));
-        self.reconcile(true).await;
-        self.board.set_listed();
+        self.reconcile().await;
+        self.shop.board.set_listed();
         loop {
             let (mut quiet_first, mut told) = (false, None);
             tokio::select! {
@@ -264,7 +213,7 @@ impl Supervisor {
                 Some(()) = events.recv() => quiet_first = true,
                 _ = idle.tick() => {
                     self.shop.pool.end_idle();
-                    if files.is_working() {
+                    if files.is_working() && !self.tasks.values().any(Running::has_ended) {
                         continue;
                     }
                 }
@@ -273,7 +222,7 @@ impl Supervisor {
                 quiet(&mut events).await;
             }
             files.renew(&self.options.confdir);
-            self.reconcile(false).await;
+            self.reconcile().await;
             for running in self.tasks.values() {
                 running.kick.send_replace(());
             }
@@ -282,28 +231,36 @@ impl Supervisor {
                 let _ = done.send(());
             }
         }
-        end_all(std::mem::take(&mut self.tasks).into_values().collect()).await;
+        self.tasks.values().for_each(Running::stop);
+        for running in self.tasks.values_mut() {
+            // A panicked task has ended too; its panic is on standard error.
+            let _ = (&mut running.task).await;
+        }
         self.shop.pool.shutdown().await;
     }
 
-    /// Makes the tasks what the resource files say.
-    async fn reconcile(&mut self, first: bool) {
+    /// Makes the tasks what the resource files say. One that is held up by a file operation keeps
+    /// its destination until it has ended; a later call starts its successor.
+    async fn reconcile(&mut self) {
         let wanted = self.wanted().await;
-        let obsolete: Vec<String> = self
-            .tasks
-            .iter()
-            .filter(|(name, running)| wanted.get(*name) != Some(&running.resource))
-            .map(|(name, _)| name.clone())
-            .collect();
-        end_all(obsolete.iter().filter_map(|name| self.tasks.remove(name)).collect()).await;
-        let new: Vec<Resource> =
-            wanted.into_values().filter(|want| !self.tasks.contains_key(&want.name)).collect();
-        if first {
-            self.first.send_replace(Some(new.len()));
+        let obsolete = self.tasks.extract_if(.., |name, running| {
+            wanted.get(name) != Some(&running.resource) || running.has_ended()
+        });
+        let obsolete: Vec<(String, Running)> = obsolete.collect();
+        obsolete.iter().for_each(|(_, running)| running.stop());
+        let latest = Instant::now() + Duration::from_millis(limits::RENDER_END_MS_MAX);
+        for (name, mut running) in obsolete {
+            if timeout_at(latest, &mut running.task).await.is_err() {
+                tracing::warn!("resource {name}: its change waits for a file system to answer");
+                self.tasks.insert(name, running);
+            }
         }
-        for resource in new {
-            let token = first.then(|| FirstPass(self.first.clone()));
-            self.tasks.insert(resource.name.clone(), self.start(resource, token));
+        let taken: BTreeSet<PathBuf> =
+            self.tasks.values().map(|running| running.resource.dest.clone()).collect();
+        for resource in wanted.into_values() {
+            if !self.tasks.contains_key(&resource.name) && !taken.contains(&resource.dest) {
+                self.tasks.insert(resource.name.clone(), self.start(resource));
+            }
         }
     }
 
@@ -322,7 +279,7 @@ impl Supervisor {
                         Err(errors) => bad.push((one.name, one.file, errors)),
                     }
                 }
-                self.board.set_error("conf.d", Part::File, None);
+                self.shop.board.set_error("conf.d", Part::File, None);
             }
             Ok(Err(error)) => {
                 bad.push(("conf.d".to_owned(), self.options.confdir.clone(), vec![error]));
@@ -331,9 +288,9 @@ impl Supervisor {
         }
         let wanted = self.without_rivals(&mut bad);
         let bad_names: Vec<&str> = bad.iter().map(|(name, ..)| name.as_str()).collect();
-        self.board.keep_only(|name| wanted.contains_key(name) || bad_names.contains(&name));
+        self.shop.board.keep_only(|name| wanted.contains_key(name) || bad_names.contains(&name));
         for name in wanted.keys() {
-            self.board.set_error(name, Part::File, None);
+            self.shop.board.set_error(name, Part::File, None);
         }
         for (name, file, errors) in bad {
             self.tell_bad_file(&name, &file, &errors, &wanted);
@@ -378,37 +335,36 @@ impl Supervisor {
             .collect();
         let names = if in_force.is_empty() { vec![name] } else { in_force };
         for name in names {
-            self.board.add(name, |status| status.file = file.to_path_buf());
-            if self.board.set_error(name, Part::File, Some(shown.clone())) {
+            self.shop.board.add(name, |status| status.file = file.to_path_buf());
+            if self.shop.board.set_error(name, Part::File, Some(shown.clone())) {
                 tracing::error!("resource {name}: {shown}");
             }
         }
     }
 
-    fn start(&self, resource: Resource, first: Option<FirstPass>) -> Running {
+    fn start(&self, resource: Resource) -> Running {
         let (stop, stopped) = watch::channel(false);
         let (kick, kicked) = watch::channel(());
-        self.board.add(&resource.name, |status| {
+        self.shop.board.add(&resource.name, |status| {
             status.file.clone_from(&resource.file);
             status.dest.clone_from(&resource.dest);
             status.sensitive = resource.sensitive;
         });
-        let (shop, board) = (self.shop.clone(), self.board.clone());
-        let retry_first = self.options.retry_first;
-        let tender = Tender::new(shop, board, resource.clone(), retry_first, stopped.clone());
-        let task = tokio::spawn(tender.run(stopped, kicked, first));
+        let (shop, retry_first) = (self.shop.clone(), self.options.retry_first);
+        let tender = Tender::new(shop, resource.clone(), retry_first, stopped.clone());
+        let task = tokio::spawn(tender.run(stopped, kicked));
         Running { resource, stop, kick, task }
     }
 }
 
-/// Ends tasks at the same time: what they run is killed, which takes a while each.
-async fn end_all(tasks: Vec<Running>) {
-    for running in &tasks {
-        let _ = running.stop.send(true);
+impl Running {
+    /// Asks it to end: what it runs is killed, a file operation ends first.
+    fn stop(&self) {
+        self.stop.send_replace(true);
     }
-    for running in tasks {
-        // A panicked task has ended too; its panic is on standard error.
-        let _ = running.task.await;
+
+    fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 }
 

@@ -3,7 +3,8 @@
 //! Why not a plain `Command::output`: a check or reload may hang, may leave a background child
 //! that keeps the output pipe open, may print gigabytes, and may itself start processes that must
 //! go when it is given up. So a command gets its own process group, no input, a clean environment,
-//! one output pipe of which a bounded part is kept, and TERM then KILL for the whole group.
+//! one output pipe of which a bounded part is kept, and TERM then KILL for the whole group. What is
+//! not kept is read at a pace: a command that floods is neither stuck for ever nor busy.
 //!
 //! The way of the bytes: `CommandLine` (what the operator wrote) -> `with` puts the variables in
 //! -> `run` -> `Finished` or `ExecError`, both with the output.
@@ -23,7 +24,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
@@ -128,8 +128,8 @@ pub fn shell_quote(text: &str) -> String {
 pub struct Output {
     /// Both streams in the order written, at most `limits::COMMAND_OUTPUT_BYTES_MAX`, as text.
     pub text: String,
-    /// Whether more was written than kept.
-    pub truncated: bool,
+    /// Bytes that were written beyond those.
+    pub bytes_not_kept: u64,
 }
 
 /// Its last lines, shown indented below an error message; empty output shows nothing.
@@ -142,8 +142,8 @@ impl std::fmt::Display for Output {
         for line in self.text.lines().skip(left_out) {
             write!(f, "\n  | {line}")?;
         }
-        if self.truncated {
-            write!(f, "\n  | (more was written and not kept)")?;
+        if self.bytes_not_kept > 0 {
+            write!(f, "\n  | ({} bytes more were written and not kept)", self.bytes_not_kept)?;
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl ExecError {
         match &mut self {
             Self::Start { .. } => {}
             Self::Failed { output, .. } | Self::TimedOut { output, .. } => {
-                *output = Output { text: "(not shown)".to_owned(), truncated: false };
+                *output = Output { text: "(not shown)".to_owned(), bytes_not_kept: 0 };
             }
         }
         self
@@ -206,46 +206,50 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// Runs a command to its end or its deadline. `environment` comes on top of `PATH` alone.
+/// Runs a command to its end or its deadline. Its environment is `PATH`, and each of `variables`:
+/// `src` as `ALTHING_SRC`.
 ///
 /// # Errors
 /// When it cannot start, fails, or is killed after `timeout`.
 pub async fn run(
     line: &CommandLine,
-    environment: &Variables<'_>,
+    variables: &Variables<'_>,
     timeout: Duration,
 ) -> Result<Output, ExecError> {
     let start = |source| ExecError::Start { command: line.to_string(), source };
-    let (mut child, mut pipe) = spawn(line, environment).map_err(start)?;
+    let (mut child, pipe) = spawn(line, variables).map_err(start)?;
     let mut group = Group::of(&child);
     let mut kept = Kept::default();
     let deadline = Instant::now() + timeout;
     let status = loop {
         tokio::select! {
             status = child.wait() => break Some(status.map_err(start)?),
-            () = kept.fill(&mut pipe) => {}
+            () = kept.fill(&pipe) => {}
             () = tokio::time::sleep_until(deadline) => break None,
         }
     };
     let command = line.to_string();
     let Some(status) = status else {
-        group.end(&mut child, &mut kept, &mut pipe).await;
+        group.end(&mut child, &mut kept, &pipe).await;
         return Err(ExecError::TimedOut { command, timeout, output: kept.finish() });
     };
     group.forget();
-    kept.drain_ready(&pipe);
+    kept.take_ready(&pipe);
     let output = kept.finish();
     if status.success() { Ok(output) } else { Err(ExecError::Failed { command, status, output }) }
 }
 
 fn spawn(
     line: &CommandLine,
-    environment: &Variables<'_>,
+    variables: &Variables<'_>,
 ) -> std::io::Result<(tokio::process::Child, pipe::Receiver)> {
     let (reader, writer) = std::io::pipe()?;
     let path = std::env::var("PATH").unwrap_or_else(|_| PATH_DEFAULT.to_owned());
     let mut command = line.to_command();
-    command.env_clear().env("PATH", path).envs(environment.iter().copied());
+    command.env_clear().env("PATH", path);
+    for (name, value) in variables {
+        command.env(format!("ALTHING_{}", name.to_uppercase()), value);
+    }
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     command.current_dir("/").process_group(0).kill_on_drop(true);
     let child = command.spawn()?;
@@ -271,7 +275,7 @@ impl Group {
         &mut self,
         child: &mut tokio::process::Child,
         kept: &mut Kept,
-        pipe: &mut pipe::Receiver,
+        pipe: &pipe::Receiver,
     ) {
         self.signal(Signal::TERM);
         let grace = Instant::now() + Duration::from_millis(limits::COMMAND_KILL_AFTER_MS);
@@ -312,44 +316,48 @@ impl Drop for Group {
 #[derive(Default)]
 struct Kept {
     bytes: Vec<u8>,
-    truncated: bool,
+    not_kept: u64,
     ended: bool,
 }
 
 impl Kept {
-    /// Reads once; after the end of the pipe, waits for ever so that a `select!` goes on with
-    /// its other branches.
-    async fn fill(&mut self, pipe: &mut pipe::Receiver) {
-        if self.ended {
+    /// Takes what comes next, after a pause if it will not be kept; after the end of the pipe,
+    /// waits for ever so that a `select!` goes on with its other branches.
+    async fn fill(&mut self, pipe: &pipe::Receiver) {
+        if self.not_kept > 0 {
+            tokio::time::sleep(Duration::from_millis(limits::COMMAND_DRAIN_PAUSE_MS)).await;
+        }
+        if self.ended || pipe.readable().await.is_err() {
             return std::future::pending().await;
         }
-        let mut chunk = [0; 4096];
-        match pipe.read(&mut chunk).await {
-            Ok(0) | Err(_) => self.ended = true,
-            Ok(count) => self.keep(chunk.get(..count).unwrap_or_default()),
-        }
+        self.take_ready(pipe);
     }
 
-    /// Takes what is in the pipe now, at most its capacity several times over.
-    fn drain_ready(&mut self, pipe: &pipe::Receiver) {
+    /// Takes what is in the pipe now, at most its capacity.
+    fn take_ready(&mut self, pipe: &pipe::Receiver) {
         let mut chunk = [0; 4096];
         for _ in 0..limits::COMMAND_OUTPUT_BYTES_MAX / chunk.len() {
             match pipe.try_read(&mut chunk) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => self.keep(chunk.get(..count).unwrap_or_default()),
+                Ok(count @ 1..) => self.keep(chunk.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => {
+                    self.ended = true;
+                    return;
+                }
             }
         }
     }
 
     fn keep(&mut self, chunk: &[u8]) {
         let room = limits::COMMAND_OUTPUT_BYTES_MAX - self.bytes.len();
-        self.truncated |= chunk.len() > room;
-        self.bytes.extend(chunk.iter().take(room));
+        let (kept, rest) = chunk.split_at(room.min(chunk.len()));
+        self.bytes.extend_from_slice(kept);
+        self.not_kept += rest.len() as u64;
     }
 
     fn finish(self) -> Output {
         let text = String::from_utf8_lossy(&self.bytes).into_owned();
-        Output { text, truncated: self.truncated }
+        Output { text, bytes_not_kept: self.not_kept }
     }
 }
 
@@ -362,7 +370,7 @@ mod tests {
     }
 
     async fn sh(text: &str) -> Result<Output, ExecError> {
-        run(&shell(text), &[("ALTHING_NAME", "x")], Duration::from_secs(20)).await
+        run(&shell(text), &[("name", "x")], Duration::from_secs(20)).await
     }
 
     #[test]
@@ -418,7 +426,17 @@ mod tests {
     async fn much_output_is_cut_and_does_not_block() {
         let output = sh("head -c 300000 /dev/zero | tr '\\0' x").await.unwrap();
         assert_eq!(output.text.len(), limits::COMMAND_OUTPUT_BYTES_MAX);
-        assert!(output.truncated);
+        let expected = 300_000 - limits::COMMAND_OUTPUT_BYTES_MAX as u64;
+        assert_eq!(output.bytes_not_kept, expected);
+    }
+
+    /// `yes` writes gigabytes a second into a pipe that is read as fast.
+    #[tokio::test]
+    async fn a_flood_is_read_at_a_pace() {
+        let error = run(&shell("yes"), &[], Duration::from_secs(1)).await.unwrap_err();
+        let ExecError::TimedOut { output, .. } = error else { panic!("{error}") };
+        assert!(output.bytes_not_kept > 0 && output.bytes_not_kept < 32 << 20, "{output:?}");
+        assert!(output.to_string().contains("bytes more were written and not kept"));
     }
 
     #[tokio::test]

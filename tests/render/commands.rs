@@ -138,6 +138,8 @@ async fn a_flood_of_output_is_cut_and_stopped() {
     until("the flood is over", || error(&renderer, "a").contains("did not end within 1 s")).await;
     let told = error(&renderer, "a");
     assert!(told.contains("lines before these") && told.contains("| flood"), "{told}");
+    let more = told.split_once(" bytes more were written").unwrap().0.rsplit_once('(').unwrap().1;
+    assert!(more.parse::<u64>().unwrap() < 64 << 20, "{more} bytes were read in seven seconds");
     assert!(told.len() < 2_000, "{} bytes are too many for an error", told.len());
     renderer.shutdown().await;
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{Bench, Store, error, status, until, until_file};
 use crate::harness::skip;
-use althing::render::Waiting;
+use althing::render::{Step, Waiting};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -287,6 +287,10 @@ async fn status_says_what_a_resource_waits_for() {
     let retries = || status(&renderer, "a").waiting == Waiting::Retry;
     until("it will try again", retries).await;
     assert!(status(&renderer, "a").until.is_some());
+    let bad = status(&renderer, "a");
+    assert!(bad.since.is_some_and(|since| since >= begun));
+    assert!(bad.last_success < bad.last_pass, "{bad:?}");
+    assert!(bad.failures[&Step::Check] >= 1 && bad.failures.len() == 1, "{:?}", bad.failures);
     assert_eq!(Waiting::Retry.to_string(), "the next try");
     renderer.shutdown().await;
 }

@@ -13,10 +13,12 @@ mod common;
 mod conformance;
 mod disks;
 mod files;
+mod hangs;
 #[path = "../common/mod.rs"]
 mod harness;
 mod host;
 mod keys;
+mod owners;
 mod promises;
 mod runaway;
 mod shipped;

@@ -92,7 +92,7 @@ async fn stopped_anywhere_a_restart_puts_it_right() {
         renderer.first_pass().await;
         bench.failpoints.fail_at(point);
         store.put("/v", "new");
-        until(point.name(), || error(&renderer, "a").contains(point.name())).await;
+        until(&point.name(), || error(&renderer, "a").contains(&point.name())).await;
         renderer.shutdown().await;
         assert!(["old", "new"].contains(&bench.read("a").as_str()), "{point:?}");
 

@@ -1,7 +1,9 @@
 //! A voter serves on while its templates and resource files misbehave.
 
 use crate::host::Host;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -74,6 +76,7 @@ fn bad_files_never_stop_the_good_ones() {
     host.resource_file("not_toml", "[template\nsrc = ");
     host.resource_file("empty", "");
     fs::write(conf_d.join("bytes.toml"), b"\xff\xfe\0\x01").unwrap();
+    fs::write(conf_d.join(OsStr::from_bytes(b"not\xfftext.toml")), "x").unwrap();
     fs::create_dir(conf_d.join("folder.toml")).unwrap();
     std::os::unix::fs::symlink("nowhere", conf_d.join("dangling.toml")).unwrap();
     host.resource("closed", "");

@@ -60,6 +60,7 @@ impl From<BadBody> for Refused {
         match bad {
             BadBody::TooLarge => Self::TooLarge(cause),
             BadBody::TooSlow => Self::TooSlow(cause),
+            BadBody::Crowded => Self::Unserved(Unserved::Busy),
             BadBody::Broken(_) => Self::Form(BadForm::unreadable(cause)),
         }
     }
@@ -170,6 +171,7 @@ fn cause_of(refused: &Refused) -> Cow<'_, [u8]> {
         Refused::Rejected(rejected, _) => return rejected.cause().into(),
         Refused::Unserved(Unserved::NoLeader) => "etcdserver: no leader",
         Refused::Unserved(Unserved::Busy) => "etcdserver: too many requests",
+        Refused::Unserved(Unserved::NoSpace) => "etcdserver: no space",
         Refused::Unserved(Unserved::Unknown) => "etcdserver: request timed out",
         Refused::Unserved(Unserved::Stopping) => "etcdserver: server stopped",
         Refused::Fault(_) => "this member cannot read its data: see its log",

@@ -94,36 +94,26 @@ fn read_file(
     read_already: &Bundle,
 ) -> Result<TemplateFile, Diagnostic> {
     let path = templates.join(name);
-    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-    let place =
-        |error: Diagnostic| match read_already.files.iter().find_map(|from| mention_of(from, name))
-        {
-            Some((from, range)) => {
-                Diagnostic { file: from.path.clone(), ..error }.at(&from.text, &range)
-            }
-            None => error,
-        };
     let shown = path.display().to_string();
-    if !inside {
-        let message = format!("`{name}` is not inside the templates directory");
-        return Err(place(Diagnostic::new(shown, message)));
-    }
-    let text = read_bounded(&path).map_err(|error| {
-        let message = format!("cannot read template {shown}: {error}");
-        place(Diagnostic::new(shown.clone(), message))
-            .help("templates are looked for below the templates directory of the confdir")
-    })?;
-    Ok(TemplateFile { name: name.to_owned(), path: shown, text })
-}
-
-fn mention_of<'a>(
-    from: &'a TemplateFile,
-    name: &str,
-) -> Option<(&'a TemplateFile, std::ops::Range<usize>)> {
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    let error = match inside.then(|| read_bounded(&path)) {
+        Some(Ok(text)) => return Ok(TemplateFile { name: name.to_owned(), path: shown, text }),
+        Some(Err(error)) => {
+            Diagnostic::new(shown.clone(), format!("cannot read template {shown}: {error}"))
+                .help("templates are looked for below the templates directory of the confdir")
+        }
+        None => {
+            let message = format!("`{name}` is not inside the templates directory");
+            Diagnostic::new(shown, message)
+        }
+    };
     let quoted = [format!("\"{name}\""), format!("'{name}'")];
-    let (at, len) =
-        quoted.iter().find_map(|q| from.text.find(q.as_str()).map(|at| (at, q.len())))?;
-    Some((from, at..at + len))
+    let mention = |from: &TemplateFile| {
+        let at = |q: &String| from.text.find(q.as_str()).map(|at| at..at + q.len());
+        let error = Diagnostic { file: from.path.clone(), ..error.clone() };
+        quoted.iter().find_map(at).map(|range| error.at(&from.text, &range))
+    };
+    Err(read_already.files.iter().find_map(mention).unwrap_or(error))
 }
 
 /// Names in `{% include "x" %}` and `{% extends "x" %}`. A name inside a comment or a raw block

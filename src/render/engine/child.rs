@@ -13,7 +13,7 @@
 //!
 //! Deliberately not here: tokio, files, the network, the environment.
 //!
-//! Sources: setrlimit(2), proc(5).
+//! Sources: setrlimit(2), clock_gettime(2).
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
@@ -21,9 +21,10 @@ use crate::base::range::KeyRange;
 use crate::render::engine::protocol::{self, FromWorker, Request, ToWorker};
 use crate::render::engine::tera::TeraEngine;
 use crate::render::engine::view::{Fetch, View};
-use crate::render::engine::{Engine, Session};
+use crate::render::engine::{Rendered, Session};
 use crate::render::source::Item;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -34,8 +35,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[must_use]
 pub fn worker_main() -> i32 {
     if let Err(error) = limit_this_process() {
-        let refused = Diagnostic::new("", format!("cannot limit the render worker: {error}"));
-        let _ = send(&FromWorker::Failed { error: Box::new(refused), touched: Vec::new() });
+        let _ = send(&FromWorker::Ended(failed("", &format!("cannot be limited: {error}"))));
         return 1;
     }
     // The parent reads what happened from the answer or the exit status; a backtrace on the
@@ -46,7 +46,7 @@ pub fn worker_main() -> i32 {
         match receive() {
             Ok(Some(ToWorker::Render(request))) => {
                 allow_cpu();
-                if send(&render(&mut engine, *request)).is_err() {
+                if send(&FromWorker::Ended(render(&mut engine, *request))).is_err() {
                     return 0;
                 }
             }
@@ -56,24 +56,20 @@ pub fn worker_main() -> i32 {
     }
 }
 
-fn render(engine: &mut TeraEngine, request: Request) -> FromWorker {
+fn render(engine: &mut TeraEngine, request: Request) -> Rendered {
     let Request { bundle, scope, surroundings, preloaded } = request;
     let view = View::new(scope, preloaded, Box::new(Pipe));
     let session = Session { view, surroundings, failure: None };
-    let path = bundle.files.first().map(|file| file.path.clone()).unwrap_or_default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.render(&bundle, session)));
-    match outcome {
-        Ok((session, Ok(bytes))) => FromWorker::Done { bytes, touched: session.view.touched() },
-        Ok((session, Err(error))) => {
-            FromWorker::Failed { error: Box::new(error), touched: session.view.touched() }
-        }
-        Err(_) => {
-            *engine = TeraEngine::new();
-            let error = Diagnostic::new(path, "the template engine panicked")
-                .help("this is a bug of the engine; please report it with the template");
-            FromWorker::Failed { error: Box::new(error), touched: Vec::new() }
-        }
-    }
+    catch_unwind(AssertUnwindSafe(|| engine.render(&bundle, session))).unwrap_or_else(|_| {
+        *engine = TeraEngine::new();
+        let path = bundle.files.first().map_or("", |file| file.path.as_str());
+        failed(path, "panicked: this is a bug; please report it with the template")
+    })
+}
+
+fn failed(path: &str, why: &str) -> Rendered {
+    let error = Diagnostic::new(path, format!("the template engine {why}"));
+    Rendered { outcome: Err(Box::new(error)), touched: Vec::new() }
 }
 
 /// Asks the parent, who is waiting for exactly that.
@@ -124,25 +120,12 @@ fn limit_this_process() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Lets the process compute for one render more. If the time used so far cannot be read, the
-/// parent's wall clock is the only limit left.
+/// Lets the process compute for one render more.
 fn allow_cpu() {
-    if let Some(used) = cpu_seconds_used() {
-        // The kernel counts whole seconds; one more keeps the full allowance.
-        let allowed = used + limits::RENDER_CPU_SECONDS_MAX + 1;
-        let maximum = getrlimit(Resource::Cpu).maximum;
-        let current = Some(allowed.min(maximum.unwrap_or(allowed)));
-        let _ = setrlimit(Resource::Cpu, Rlimit { current, maximum });
-    }
-}
-
-/// User and system time of this process: fields 14 and 15 of `/proc/self/stat`, in hundredths of
-/// a second on every Linux.
-fn cpu_seconds_used() -> Option<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the name in parentheses and may hold spaces.
-    let mut fields = stat.rsplit(") ").next()?.split(' ').skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some((user + system) / 100)
+    let used = u64::try_from(clock_gettime(ClockId::ProcessCPUTime).tv_sec).unwrap_or_default();
+    // The kernel counts whole seconds; one more keeps the full allowance.
+    let allowed = used + limits::RENDER_CPU_SECONDS_MAX + 1;
+    let maximum = getrlimit(Resource::Cpu).maximum;
+    let current = Some(allowed.min(maximum.unwrap_or(allowed)));
+    let _ = setrlimit(Resource::Cpu, Rlimit { current, maximum });
 }

@@ -25,20 +25,25 @@
 use crate::render::engine::view::ViewError;
 use crate::render::engine::{Failure, Session};
 use crate::render::source::Item;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tera::value::Key;
 use tera::{Error, Kwargs, Map, State, Tera, TeraResult, Value};
 
 /// The session of the render that is running; functions and filters live longer than it.
 pub(crate) type Shared = Arc<Mutex<Option<Session>>>;
 
+/// The place of the session. A panic inside a render ends that render only; the session is
+/// replaced before the next.
+pub(crate) fn lock(shared: &Shared) -> MutexGuard<'_, Option<Session>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `work` on the session.
 pub(crate) fn with<T>(
     shared: &Shared,
     work: impl FnOnce(&mut Session) -> TeraResult<T>,
 ) -> TeraResult<T> {
-    // A panic inside a render ends that render only; the session is replaced before the next.
-    let mut session = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut session = lock(shared);
     let session = session.as_mut().ok_or_else(|| Error::message("no render is running"))?;
     work(session)
 }

@@ -21,14 +21,15 @@ mod filters;
 mod functions;
 mod glob;
 pub(crate) mod pool;
-mod protocol;
+#[doc(hidden)]
+pub mod protocol; // public for `fuzz/` alone
 mod tera;
 mod view;
 
 use crate::base::codec::{Malformed, Reader, Writer};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
-use bundle::Bundle;
+use crate::base::range::KeyRange;
 use view::View;
 
 pub use child::worker_main;
@@ -59,14 +60,13 @@ pub(crate) struct Failure {
     pub(crate) help: Option<Box<str>>,
 }
 
-/// A template language.
-pub(crate) trait Engine {
-    /// Renders the first file of `bundle`. The session comes back with what was touched.
-    fn render(
-        &mut self,
-        bundle: &Bundle,
-        session: Session,
-    ) -> (Session, Result<Vec<u8>, Diagnostic>);
+/// A finished render, good or bad, and what it read on the way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The file's bytes, or what was wrong.
+    pub outcome: Result<Vec<u8>, Box<Diagnostic>>,
+    /// What wakes the template next time; at most `limits::RENDER_TOUCHED_MAX`.
+    pub touched: Vec<KeyRange>,
 }
 
 impl Surroundings {

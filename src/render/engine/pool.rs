@@ -15,11 +15,10 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::engine::Surroundings;
-use crate::render::engine::bundle::Bundle;
+use crate::render::engine::Rendered;
 use crate::render::engine::protocol::{self, FromWorker, Request, ToWorker};
-use crate::render::scope::Scope;
-use crate::render::source::{Item, Snapshot};
+use crate::render::source::{Item, Snapshot, SourceError};
+use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -29,23 +28,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-
-/// What to render and from what.
-pub(crate) struct Job<'a> {
-    pub(crate) bundle: Bundle,
-    pub(crate) scope: Scope,
-    pub(crate) surroundings: Surroundings,
-    pub(crate) snapshot: &'a dyn Snapshot,
-    /// Ranges the template will probably ask for.
-    pub(crate) likely: Vec<KeyRange>,
-}
-
-/// A finished render, good or bad, and what it read on the way.
-#[derive(Debug)]
-pub(crate) struct Rendered {
-    pub(crate) outcome: Result<Vec<u8>, Box<Diagnostic>>,
-    pub(crate) touched: Vec<KeyRange>,
-}
 
 /// The workers.
 pub(crate) struct Pool {
@@ -72,9 +54,14 @@ impl Pool {
         }
     }
 
-    /// Renders once.
-    pub(crate) async fn render(&self, job: Job<'_>) -> Rendered {
-        let path = job.bundle.files.first().map(|file| file.path.clone()).unwrap_or_default();
+    /// Renders `request` once from `snapshot`; the template will probably ask for `likely`.
+    pub(crate) async fn render(
+        &self,
+        request: Request,
+        snapshot: &dyn Snapshot,
+        likely: Vec<KeyRange>,
+    ) -> Rendered {
+        let path = request.bundle.files.first().map(|file| file.path.clone()).unwrap_or_default();
         let failed = |message: String, touched: Vec<KeyRange>| Rendered {
             outcome: Err(Box::new(Diagnostic::new(path.clone(), message))),
             touched,
@@ -85,18 +72,16 @@ impl Pool {
             Ok(worker) => worker,
             Err(error) => {
                 let program = self.program.display();
-                return failed(
-                    format!("cannot start the render worker {program}: {error}"),
-                    job.likely,
-                );
+                let message = format!("cannot start the render worker {program}: {error}");
+                return failed(message, likely);
             }
         };
-        let mut asked = job.likely.clone();
+        let mut asked = likely;
         let limit = Duration::from_millis(limits::RENDER_WALL_MS_MAX);
-        match tokio::time::timeout(limit, worker.exchange(job, &mut asked)).await {
+        match tokio::time::timeout(limit, worker.exchange(request, snapshot, &mut asked)).await {
             Ok(Ok(rendered)) => {
                 worker.used = Instant::now();
-                self.give_back(worker);
+                self.lock().push(worker);
                 rendered
             }
             Ok(Err(error)) => failed(worker.autopsy(&error).await, asked),
@@ -132,10 +117,6 @@ impl Pool {
         self.start()
     }
 
-    fn give_back(&self, worker: Worker) {
-        self.lock().push(worker);
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,38 +139,31 @@ impl Pool {
 impl Worker {
     async fn exchange(
         &mut self,
-        job: Job<'_>,
+        mut request: Request,
+        snapshot: &dyn Snapshot,
         asked: &mut Vec<KeyRange>,
     ) -> std::io::Result<Rendered> {
-        let preloaded = match preload(job.snapshot, &job.likely).await {
-            Ok(preloaded) => preloaded,
-            Err(why) => {
-                let error = Box::new(Diagnostic::new("", why));
-                return Ok(Rendered { outcome: Err(error), touched: job.likely });
+        match preload(snapshot, asked).await {
+            Ok(preloaded) => request.preloaded = preloaded,
+            Err(error) => {
+                let error = Box::new(Diagnostic::new("", error.to_string()));
+                return Ok(Rendered { outcome: Err(error), touched: std::mem::take(asked) });
             }
-        };
-        let Job { bundle, scope, surroundings, snapshot, .. } = job;
-        let request = Request { bundle, scope, surroundings, preloaded };
+        }
         self.send(&ToWorker::Render(Box::new(request))).await?;
         loop {
-            match self.receive().await? {
-                FromWorker::Range(range) => {
-                    if asked.len() < limits::RENDER_TOUCHED_MAX {
-                        asked.push(range.clone());
-                    }
-                    let answer = match snapshot.range(range).await {
-                        Ok(items) => ToWorker::Items(items),
-                        Err(error) => ToWorker::Unavailable(error.to_string()),
-                    };
-                    self.send(&answer).await?;
-                }
-                FromWorker::Done { bytes, touched } => {
-                    return Ok(Rendered { outcome: Ok(bytes), touched });
-                }
-                FromWorker::Failed { error, touched } => {
-                    return Ok(Rendered { outcome: Err(error), touched });
-                }
+            let range = match self.receive().await? {
+                FromWorker::Range(range) => range,
+                FromWorker::Ended(rendered) => return Ok(rendered),
+            };
+            if asked.len() < limits::RENDER_TOUCHED_MAX {
+                asked.push(range.clone());
             }
+            let answer = match snapshot.range(range).await {
+                Ok(items) => ToWorker::Items(items),
+                Err(error) => ToWorker::Unavailable(error.to_string()),
+            };
+            self.send(&answer).await?;
         }
     }
 
@@ -216,25 +190,22 @@ impl Worker {
 }
 
 fn cause_of_death(status: ExitStatus) -> String {
-    const SIGABRT: i32 = 6;
-    const SIGKILL: i32 = 9;
-    const SIGSEGV: i32 = 11;
-    const SIGXCPU: i32 = 24;
-    match status.signal() {
-        Some(SIGXCPU) => {
+    match status.signal().and_then(Signal::from_named_raw) {
+        Some(Signal::XCPU) => {
             let seconds = limits::RENDER_CPU_SECONDS_MAX;
             format!(
                 "the template computed for more than {seconds} s and was stopped; is it looping?"
             )
         }
-        Some(SIGABRT) => {
+        Some(Signal::ABORT) => {
             let mib = limits::RENDER_MEMORY_BYTES_MAX / 1024 / 1024;
             format!("the template needed more than {mib} MiB of memory and was stopped")
         }
-        Some(SIGSEGV) => "the template is nested too deeply and was stopped".to_owned(),
-        Some(SIGKILL) => "the render worker was killed, by the system or by somebody".to_owned(),
-        Some(other) => format!("the render worker died by signal {other}"),
-        None => format!("the render worker ended with {status}"),
+        Some(Signal::SEGV) => "the template is nested too deeply and was stopped".to_owned(),
+        Some(Signal::KILL) => {
+            "the render worker was killed, by the system or by somebody".to_owned()
+        }
+        Some(_) | None => format!("the render worker ended with {status}"),
     }
 }
 
@@ -242,11 +213,11 @@ fn cause_of_death(status: ExitStatus) -> String {
 async fn preload(
     snapshot: &dyn Snapshot,
     likely: &[KeyRange],
-) -> Result<Vec<(KeyRange, Vec<Item>)>, String> {
+) -> Result<Vec<(KeyRange, Vec<Item>)>, SourceError> {
     let mut loaded = Vec::new();
     let mut bytes = 0;
     for range in likely.iter().take(limits::RENDER_PRELOAD_RANGES_MAX) {
-        let items = snapshot.range(range.clone()).await.map_err(|error| error.to_string())?;
+        let items = snapshot.range(range.clone()).await?;
         bytes += items.iter().map(|item| item.key.len() + item.value.len()).sum::<usize>();
         if bytes > limits::RENDER_PRELOAD_BYTES_MAX {
             break;

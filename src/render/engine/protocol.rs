@@ -1,11 +1,11 @@
 //! The words between the daemon and a render worker.
 //!
 //! A frame is its length (4 bytes, little-endian) and that many bytes of `base::codec`. The
-//! parent sends one `Render` and then answers `Range` questions until `Done` or `Failed` comes.
+//! parent sends one `Render` and then answers `Range` questions until `Ended` comes.
 //! Both ends are the same binary, so there is no version.
 //!
 //! Invariant: a frame is at most `FRAME_BYTES_MAX` long; the reader refuses a longer one before
-//! it allocates.
+//! it allocates. What a worker lists is bounded in number too: a template may have taken it over.
 //!
 //! Deliberately not here: reading and writing the pipe (`child` blocks, `pool` awaits).
 
@@ -14,17 +14,16 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
-use crate::render::engine::Surroundings;
 use crate::render::engine::bundle::Bundle;
+use crate::render::engine::{Rendered, Surroundings};
 use crate::render::scope::Scope;
 use crate::render::source::Item;
-use bytes::Bytes;
 
 /// The largest output or input and room for what is around it.
-pub(crate) const FRAME_BYTES_MAX: usize = limits::RENDER_OUTPUT_BYTES_MAX + 16 * 1024 * 1024;
+pub const FRAME_BYTES_MAX: usize = limits::RENDER_OUTPUT_BYTES_MAX + 16 * 1024 * 1024;
 
 /// A message with its length before it.
-pub(crate) fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
+pub fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let too_long = || std::io::Error::other("the message is too long for one frame");
     let fits = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX);
     let length = fits.ok_or_else(too_long)?;
@@ -32,7 +31,7 @@ pub(crate) fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 /// The length of the frame that begins with these bytes.
-pub(crate) fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
+pub fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
     let length = usize::try_from(u32::from_le_bytes(start)).ok();
     let too_long = || std::io::Error::other("the frame is too long");
     length.filter(|length| *length <= FRAME_BYTES_MAX).ok_or_else(too_long)
@@ -40,7 +39,7 @@ pub(crate) fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
 
 /// Parent to worker.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ToWorker {
+pub enum ToWorker {
     Render(Box<Request>),
     Items(Vec<Item>),
     Unavailable(String),
@@ -48,23 +47,23 @@ pub(crate) enum ToWorker {
 
 /// Everything one render starts with.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) bundle: Bundle,
-    pub(crate) scope: Scope,
-    pub(crate) surroundings: Surroundings,
-    pub(crate) preloaded: Vec<(KeyRange, Vec<Item>)>,
+pub struct Request {
+    pub bundle: Bundle,
+    pub scope: Scope,
+    pub surroundings: Surroundings,
+    /// Ranges the template will probably ask for, with all their keys.
+    pub preloaded: Vec<(KeyRange, Vec<Item>)>,
 }
 
 /// Worker to parent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum FromWorker {
+pub enum FromWorker {
     Range(KeyRange),
-    Done { bytes: Vec<u8>, touched: Vec<KeyRange> },
-    Failed { error: Box<Diagnostic>, touched: Vec<KeyRange> },
+    Ended(Rendered),
 }
 
 impl ToWorker {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         match self {
             Self::Render(request) => {
@@ -86,7 +85,7 @@ impl ToWorker {
         out.into_vec()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Reader::new(bytes);
         let message = match input.u8()? {
             1 => Self::Render(Box::new(decode_request(&mut input)?)),
@@ -111,33 +110,36 @@ fn decode_request(input: &mut Reader<'_>) -> Result<Request, Malformed> {
 }
 
 impl FromWorker {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         match self {
             Self::Range(range) => encode_range(out.u8(1), range),
-            Self::Done { bytes, touched } => {
-                out.u8(2).bytes(bytes);
-                encode_ranges(&mut out, touched);
-            }
-            Self::Failed { error, touched } => {
-                error.encode(out.u8(3));
-                encode_ranges(&mut out, touched);
+            Self::Ended(Rendered { outcome, touched }) => {
+                match outcome {
+                    Ok(bytes) => {
+                        out.u8(2).bytes(bytes);
+                    }
+                    Err(error) => error.encode(out.u8(3)),
+                }
+                out.uint(touched.len() as u64);
+                touched.iter().for_each(|range| encode_range(&mut out, range));
             }
         }
         out.into_vec()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Reader::new(bytes);
         let message = match input.u8()? {
             1 => Self::Range(decode_range(&mut input)?),
-            2 => {
-                let bytes = input.bytes()?.to_vec();
-                Self::Done { bytes, touched: decode_ranges(&mut input)? }
-            }
-            3 => {
-                let error = Box::new(Diagnostic::decode(&mut input)?);
-                Self::Failed { error, touched: decode_ranges(&mut input)? }
+            kind @ (2 | 3) => {
+                let outcome = match kind {
+                    2 => Ok(input.bytes()?.to_vec()),
+                    _ => Err(Box::new(Diagnostic::decode(&mut input)?)),
+                };
+                let count = input.count(limits::RENDER_TOUCHED_MAX)?;
+                let touched = (0..count).map(|_| decode_range(&mut input));
+                Self::Ended(Rendered { outcome, touched: touched.collect::<Result<_, _>>()? })
             }
             value => return Err(Malformed::Unknown { what: "message", value: value.into() }),
         };
@@ -153,20 +155,7 @@ fn encode_range(out: &mut Writer, range: &KeyRange) {
 }
 
 fn decode_range(input: &mut Reader<'_>) -> Result<KeyRange, Malformed> {
-    let start = Bytes::copy_from_slice(input.bytes()?);
-    let end = input.option(|input| Ok(Bytes::copy_from_slice(input.bytes()?)))?;
-    Ok(KeyRange { start, end })
-}
-
-fn encode_ranges(out: &mut Writer, ranges: &[KeyRange]) {
-    out.uint(ranges.len() as u64);
-    for range in ranges {
-        encode_range(out, range);
-    }
-}
-
-fn decode_ranges(input: &mut Reader<'_>) -> Result<Vec<KeyRange>, Malformed> {
-    (0..input.uint()?).map(|_| decode_range(input)).collect()
+    Ok(KeyRange { start: input.owned()?, end: input.option(Reader::owned)? })
 }
 
 fn encode_items(out: &mut Writer, items: &[Item]) {
@@ -185,10 +174,10 @@ fn decode_items(input: &mut Reader<'_>) -> Result<Vec<Item>, Malformed> {
 
 fn decode_item(input: &mut Reader<'_>) -> Result<Item, Malformed> {
     Ok(Item {
-        key: Bytes::copy_from_slice(input.bytes()?),
-        value: Bytes::copy_from_slice(input.bytes()?),
+        key: input.owned()?,
+        value: input.owned()?,
         mod_revision: Revision(input.uint()?),
-        ttl_seconds: input.option(|input| input.uint())?,
+        ttl_seconds: input.option(Reader::uint)?,
     })
 }
 
@@ -228,8 +217,8 @@ mod tests {
         let error = Box::new(Diagnostic::new("f", "m").help("h"));
         let up = [
             FromWorker::Range(range),
-            FromWorker::Done { bytes: b"out".to_vec(), touched: touched.clone() },
-            FromWorker::Failed { error, touched },
+            FromWorker::Ended(Rendered { outcome: Ok(b"out".to_vec()), touched: touched.clone() }),
+            FromWorker::Ended(Rendered { outcome: Err(error), touched }),
         ];
         for message in up {
             assert_eq!(FromWorker::decode(&message.encode()), Ok(message));

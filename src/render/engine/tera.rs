@@ -19,12 +19,12 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::render::engine::bundle::{Bundle, TemplateFile};
 use crate::render::engine::functions::{self, Shared};
-use crate::render::engine::{Engine, Failure, Session, filters};
+use crate::render::engine::{Failure, Rendered, Session, filters};
 use crate::render::guard::{self, Hostile};
 use std::cell::RefCell;
 use std::io::Write;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tera::{Context, ErrorKind, Kwargs, State, Tera};
 
 /// Tera with the template sets it has parsed, least recently used first.
@@ -58,6 +58,15 @@ fn pass_guard(text: &str, out: &mut dyn Write) -> std::io::Result<()> {
 impl TeraEngine {
     pub(crate) fn new() -> Self {
         Self { parsed: Vec::new(), shared: Arc::new(Mutex::new(None)) }
+    }
+
+    /// Renders the first file of `bundle`.
+    pub(crate) fn render(&mut self, bundle: &Bundle, session: Session) -> Rendered {
+        *functions::lock(&self.shared) = Some(session);
+        let outcome = self.run(bundle).map_err(Box::new);
+        let session = functions::lock(&self.shared).take();
+        let touched = session.map_or_else(Vec::new, |session| session.view.touched());
+        Rendered { outcome, touched }
     }
 
     /// The parsed form of `bundle`, at the end of the list.
@@ -100,8 +109,7 @@ impl TeraEngine {
     }
 
     fn take_failure(&self) -> Option<Failure> {
-        let mut session = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        session.as_mut().and_then(|session| session.failure.take())
+        functions::lock(&self.shared).as_mut()?.failure.take()
     }
 
     fn explain_refusal(&self, bundle: &Bundle, refusal: &Refusal) -> Diagnostic {
@@ -121,8 +129,8 @@ impl TeraEngine {
 
     /// The keys whose values can be the refused text: holding it as it is, or encoded.
     fn keys_behind(&self, text: &str) -> Option<Box<str>> {
-        let mut session = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let view = &session.as_mut()?.view;
+        let session = functions::lock(&self.shared);
+        let view = &session.as_ref()?.view;
         let core = text.trim();
         let mut names = view.names_where(|value| {
             let value = String::from_utf8_lossy(value);
@@ -152,26 +160,6 @@ fn holds_hostile(value: &[u8]) -> bool {
     }
     guard::check_line(&String::from_utf8_lossy(value)).is_err()
         || serde_json::from_slice(value).is_ok_and(|json| any(&json))
-}
-
-impl Engine for TeraEngine {
-    fn render(
-        &mut self,
-        bundle: &Bundle,
-        session: Session,
-    ) -> (Session, Result<Vec<u8>, Diagnostic>) {
-        let mut spare = Some(session);
-        let shared = self.shared.clone();
-        let swap = |spare: &mut Option<Session>| {
-            std::mem::swap(spare, &mut *shared.lock().unwrap_or_else(PoisonError::into_inner));
-        };
-        swap(&mut spare);
-        let outcome = self.run(bundle);
-        swap(&mut spare);
-        #[expect(clippy::expect_used, reason = "the session was put there above, nobody takes it")]
-        let session = spare.expect("the session stays while the render runs");
-        (session, outcome)
-    }
 }
 
 fn compile(bundle: &Bundle, shared: &Shared) -> Result<Tera, tera::Error> {
@@ -301,7 +289,7 @@ fn explain(bundle: &Bundle, error: &tera::Error, failure: Option<Failure>) -> Di
     };
     let whole = error.to_string();
     let notes = whole.split("\n\nnote: ").skip(1).filter_map(|note| note.lines().next());
-    shown.notes = notes.map(str::to_owned).collect();
+    shown.notes = notes.take(limits::DIAGNOSTIC_NOTES_MAX).map(str::to_owned).collect();
     let failure = failure.unwrap_or_default();
     shown.key = failure.key;
     shown.help = failure.help;

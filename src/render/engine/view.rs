@@ -171,12 +171,8 @@ impl View {
 }
 
 fn covers(outer: &KeyRange, inner: &KeyRange) -> bool {
-    let ends = match (&outer.end, &inner.end) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(outer), Some(inner)) => inner <= outer,
-    };
-    outer.start <= inner.start && ends
+    let ends_before = |end| inner.end.as_ref().is_some_and(|inner| inner <= end);
+    outer.start <= inner.start && outer.end.as_ref().is_none_or(ends_before)
 }
 
 fn weight(items: &[Item]) -> usize {

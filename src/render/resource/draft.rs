@@ -10,7 +10,7 @@
 use crate::base::limits;
 use crate::base::path::KeyPath;
 use crate::render::resource::field::{Field, Placed, Problem};
-use crate::render::resource::{Account, EXAMPLE, EngineKind, Resource, Wait};
+use crate::render::resource::{Account, EXAMPLE, Resource, Wait};
 use crate::render::scope::Scope;
 use crate::sys::exec::CommandLine;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use toml::de::DeTable;
 #[derive(Default)]
 pub(super) struct Draft {
     src: Option<Placed<String>>,
-    engine: Option<EngineKind>,
+    engine: Option<()>,
     dest: Option<Placed<String>>,
     prefix: Option<KeyPath>,
     keys: Option<Vec<KeyPath>>,
@@ -82,9 +82,9 @@ fn put<T>(slot: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem
     Ok(())
 }
 
-fn engine_named(field: &Field<'_, '_>) -> Result<EngineKind, Problem> {
+fn engine_named(field: &Field<'_, '_>) -> Result<(), Problem> {
     match field.string()?.as_str() {
-        "tera" => Ok(EngineKind::Tera),
+        "tera" => Ok(()),
         other => Err(Problem::new(field.0.span(), format!("unknown engine `{other}`"))
             .help("this version has one engine: \"tera\"")),
     }
@@ -113,6 +113,9 @@ impl Draft {
         let (src, src_at) = self.src.ok_or_else(|| missing("src"))?;
         let (dest, dest_at) = self.dest.ok_or_else(|| missing("dest"))?;
         check_src(&src, &src_at)?;
+        if self.engine.is_none() {
+            check_extension(&src, &src_at)?;
+        }
         let shell = self.shell.unwrap_or(true);
         let prefix = self.prefix.unwrap_or_else(KeyPath::root);
         let scope = Scope::new(prefix, &self.keys.unwrap_or_default())
@@ -120,7 +123,6 @@ impl Draft {
         Ok(Resource {
             name,
             file: file.to_path_buf(),
-            engine: self.engine.map_or_else(|| engine_of(&src, &src_at), Ok)?,
             src,
             dest: check_dest(dest, &dest_at)?,
             required: full_paths(&scope, self.required)?,
@@ -176,10 +178,10 @@ fn check_src(src: &str, at: &Range<usize>) -> Result<(), Problem> {
     Err(Problem::new(at.clone(), message).help("leave out the leading `/` and any `..`"))
 }
 
-fn engine_of(src: &str, at: &Range<usize>) -> Result<EngineKind, Problem> {
+fn check_extension(src: &str, at: &Range<usize>) -> Result<(), Problem> {
     let extension = Path::new(src).extension().and_then(|ext| ext.to_str());
     let problem = match extension {
-        Some("tera") => return Ok(EngineKind::Tera),
+        Some("tera") => return Ok(()),
         Some("tmpl") => Problem::new(at.clone(), "Go templates (.tmpl) are not supported yet"),
         Some(_) | None => Problem::new(at.clone(), "the file name does not tell the engine"),
     };
@@ -195,7 +197,7 @@ fn check_dest(dest: String, at: &Range<usize>) -> Result<PathBuf, Problem> {
 }
 
 fn command_for(
-    command: Option<(CommandLine, Range<usize>)>,
+    command: Option<Placed<CommandLine>>,
     shell: bool,
 ) -> Result<Option<CommandLine>, Problem> {
     match command {

@@ -80,10 +80,13 @@ impl Field<'_, '_> {
         Ok(text.to_owned())
     }
 
-    fn strings(&self) -> Result<Vec<String>, Problem> {
+    fn strings<T>(
+        &self,
+        read: fn(&Field<'_, '_>) -> Result<T, Problem>,
+    ) -> Result<Vec<T>, Problem> {
         let array = self.0.get_ref().as_array();
         let array = array.ok_or_else(|| self.wrong("an array of strings"))?;
-        array.iter().map(|entry| Field(entry).string()).collect()
+        array.iter().map(|entry| read(&Field(entry))).collect()
     }
 
     pub(super) fn boolean(&self) -> Result<bool, Problem> {
@@ -104,9 +107,7 @@ impl Field<'_, '_> {
     }
 
     pub(super) fn key_paths(&self) -> Result<Vec<KeyPath>, Problem> {
-        let array = self.0.get_ref().as_array();
-        let array = array.ok_or_else(|| self.wrong("an array of strings"))?;
-        array.iter().map(|entry| Field(entry).key_path()).collect()
+        self.strings(|field| field.key_path())
     }
 
     /// A time above 0.
@@ -172,7 +173,9 @@ impl Field<'_, '_> {
         if self.0.get_ref().is_str() {
             return self.placed(self.string().map(CommandLine::Shell));
         }
-        let words = self.strings().map_err(|_| self.wrong("a string or an array of strings"))?;
+        let words = self
+            .strings(|field| field.string())
+            .map_err(|_| self.wrong("a string or an array of strings"))?;
         if words.is_empty() {
             return Err(self.problem("names no program"));
         }

@@ -65,8 +65,9 @@ fn bundle(files: &[(&str, &str)]) -> Bundle {
     Bundle { files: files.iter().map(file).collect() }
 }
 
-fn render(text: &str) -> Result<String, Diagnostic> {
-    let (_, outcome) = TeraEngine::new().render(&bundle(&[("t.tera", text)]), session());
+fn render(text: &str) -> Result<String, Box<Diagnostic>> {
+    let Rendered { outcome, .. } =
+        TeraEngine::new().render(&bundle(&[("t.tera", text)]), session());
     outcome.map(|bytes| String::from_utf8(bytes).unwrap())
 }
 
@@ -77,6 +78,7 @@ fn functions_and_filters() {
         ("{{ getv(key='a/1/') }}", "one"),
         ("{{ getv(key='/none', default='d') }}", "d"),
         ("[{{ getv(key='/empty', default='d') }}]", "[]"),
+        ("{{ 'foob' | b64encode }} {{ 'Zm\n9vYh==\n' | b64decode }}", "Zm9vYg== foob"),
         ("{% set k = get(key='/a/2') %}{{ k.name }} {{ k.mod_revision }}", "2 5"),
         (
             "{% for k in gets(pattern='/a/*') %}{{ k.key }}={{ k.value }};{% endfor %}",
@@ -203,7 +205,7 @@ fn a_refusal_in_an_include_names_that_file() {
         ("main.tera", "{{ 'ok' }}\n{% include 'part.tera' %}"),
         ("part.tera", "x\n{{ getv(key='/evil') }}"),
     ]);
-    let (_, outcome) = TeraEngine::new().render(&files, session());
+    let Rendered { outcome, .. } = TeraEngine::new().render(&files, session());
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("--> templates/part.tera:2:1\n"), "{error}");
 }
@@ -238,7 +240,7 @@ fn errors_show_place_key_and_help() {
 fn parsed_templates_are_kept_until_they_change() {
     let mut engine = TeraEngine::new();
     for (text, expected) in [("a", "a"), ("a", "a"), ("b", "b"), ("{{", ""), ("c", "c")] {
-        let (_, outcome) = engine.render(&bundle(&[("t.tera", text)]), session());
+        let Rendered { outcome, .. } = engine.render(&bundle(&[("t.tera", text)]), session());
         assert_eq!(String::from_utf8(outcome.unwrap_or_default()).unwrap(), expected);
         assert!(engine.parsed.len() <= 1);
     }
