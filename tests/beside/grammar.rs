@@ -18,7 +18,7 @@ use crate::words::{
 
 /// The steps of a seed.
 pub(crate) fn sequence(seed: u64) -> Vec<Step> {
-    let mut grammar = Grammar { chance: Chance::new(seed), written: 0 };
+    let mut grammar = Grammar { chance: Chance::new(seed), known: Vec::new(), written: 0 };
     // Long ones are seldom better at finding something, and slower to shrink.
     let steps = grammar.chance.between(5, 45);
     (0..steps).map(|_| grammar.step()).collect()
@@ -26,6 +26,8 @@ pub(crate) fn sequence(seed: u64) -> Vec<Step> {
 
 struct Grammar {
     chance: Chance,
+    /// Where something was put, if that went well.
+    known: Vec<String>,
     /// Steps that may have moved the index.
     written: u64,
 }
@@ -60,9 +62,9 @@ impl Grammar {
     fn keys(&mut self) -> Request {
         let method = match self.chance.below(100) {
             0..24 => "GET",
-            24..64 => "PUT",
-            64..73 => "POST",
-            73..93 => "DELETE",
+            24..68 => "PUT",
+            68..76 => "POST",
+            76..93 => "DELETE",
             93..96 => "HEAD",
             _ => self.pick(METHODS),
         };
@@ -75,7 +77,10 @@ impl Grammar {
             }
         }
         self.written += u64::from(["PUT", "POST", "DELETE"].contains(&method));
-        let path = self.key_path();
+        let path = self.path_to_ask();
+        if method == "PUT" {
+            self.known.push(path.clone());
+        }
         self.request(method, path, pieces)
     }
 
@@ -142,7 +147,7 @@ impl Grammar {
                     maybe(self, 30, name);
                 }
                 for name in ["prevValue", "prevIndex"] {
-                    maybe(self, 10, name);
+                    maybe(self, 20, name);
                 }
             }
             _ => {
@@ -197,6 +202,14 @@ impl Grammar {
         }
     }
 
+    /// Mostly one that was put before.
+    fn path_to_ask(&mut self) -> String {
+        if self.known.is_empty() || self.one_in(3) {
+            return self.key_path();
+        }
+        self.known[self.chance.index(self.known.len())].clone()
+    }
+
     fn key_path(&mut self) -> String {
         let mut path = "/v2/keys".to_owned();
         match self.chance.below(60) {
@@ -232,7 +245,7 @@ impl Grammar {
         if self.one_in(20) {
             pieces.push(self.odd_piece());
         }
-        let path = self.key_path();
+        let path = self.path_to_ask();
         Request { method: "GET", path, query: pieces, body: None, headers: Vec::new() }
     }
 
