@@ -189,6 +189,8 @@ fn http() -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
+        // Scripts look for `X-Etcd-Index` in these letters.
+        .title_case_headers(true)
         .max_buf_size(limits::HEADER_BYTES_MAX);
     let header_bytes = u32::try_from(limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX);
     http.http2()
