@@ -64,6 +64,7 @@ pub fn run(flags: &Flags) -> Result<(), Report> {
     for (name, near) in surroundings.misspelt() {
         tracing::warn!("the environment variable {name} sets nothing; did you mean {near}?");
     }
+    usage::keep_inherited_descriptors();
     if let Err(error) = usage::raise_descriptors() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }

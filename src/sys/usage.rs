@@ -1,7 +1,8 @@
 //! What this process takes of its host, as the kernel counts it.
 //!
 //! Read from `/proc` when somebody asks, never in between. A number that cannot be read is left
-//! out rather than guessed. The one thing changed here is how many descriptors the process may have.
+//! out rather than guessed. What is changed here is how many descriptors the process may have, and
+//! that its children get none it inherited.
 //!
 //! Source: proc_pid_stat(5); the names and units a Prometheus client library gives a process.
 
@@ -62,6 +63,13 @@ pub fn raise_descriptors() -> io::Result<()> {
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Keeps what this process inherited, beyond the three standard streams, from what it starts: the
+/// lock of a script that started us must not live on in a service that a template's command starts.
+pub fn keep_inherited_descriptors() {
+    const FIRST_OTHER: i32 = 3;
+    close_fds::set_fds_cloexec(FIRST_OTHER, &[]);
 }
 
 /// Reads the fields of `/proc/PID/stat`; the second, the program's name, may hold anything.
