@@ -403,6 +403,27 @@ pub const RENDER_END_MS_MAX: u64 = 2_000;
 /// Pause between two reads of output that is not kept: a command that floods waits in its write,
 /// where it costs nothing, and still gets rid of some megabytes a second.
 pub const COMMAND_DRAIN_PAUSE_MS: u64 = 10;
+
+/// Host names one render may look up: each is a question to a server that may not answer.
+pub const LOOKUPS_MAX: usize = 64;
+
+/// Time one host name has to be found, and all of one render together: with name servers that
+/// do not answer, a render still ends before `RENDER_WALL_MS_MAX`.
+pub const LOOKUP_MS_MAX: u64 = 2_000;
+/// See `LOOKUP_MS_MAX`.
+pub const LOOKUPS_MS_MAX: u64 = 8_000;
+
+/// Addresses of one host name a template sees.
+pub const LOOKUP_ADDRESSES_MAX: usize = 256;
+
+/// Threads that wait for name servers at once.
+pub const LOOKUPS_AT_ONCE_MAX: usize = 4;
+
+/// Bytes one regular expression of a template may take when compiled.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Compiled regular expressions a render worker keeps.
+pub const REGEXES_KEPT_MAX: usize = 64;
 /// Bytes of request bodies that are held while more of them is to come, of all clients together:
 /// 64 of the largest. Small bodies come in one piece and are not counted.
 pub const BODIES_HELD_BYTES_MAX: usize = 64 * BODY_BYTES_MAX;

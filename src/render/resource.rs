@@ -75,6 +75,8 @@ pub struct Resource {
     pub sensitive: bool,
     /// How many earlier versions of the file are kept.
     pub backup: u32,
+    /// Whether a template line that holds only a tag leaves no empty line behind.
+    pub trim_blocks: bool,
 }
 
 /// A user or a group.
@@ -270,6 +272,7 @@ mod tests {
             min_reload_interval = "10s"
             sensitive = true
             backup = 20
+            trim_blocks = true
         "#)
         .unwrap();
         assert_eq!((resource.name.as_str(), resource.mode), ("a", Some(0o644)));
@@ -287,6 +290,7 @@ mod tests {
         assert_eq!(resource.wait, Wait { min, max });
         assert_eq!(resource.min_reload_interval, Duration::from_secs(10));
         assert!(resource.make_dirs && resource.sensitive && resource.backup == 20);
+        assert!(resource.trim_blocks);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod host;
 mod keys;
 mod owners;
 mod promises;
+mod quoting;
 mod runaway;
 mod shipped;
 mod together;

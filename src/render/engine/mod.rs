@@ -15,15 +15,22 @@
 //!
 //! Deliberately not here: what happens to the bytes (`stage`, `worker`).
 
+mod blame;
 pub mod bundle;
+mod calls;
 mod child;
 mod filters;
+mod formats;
 mod functions;
 mod glob;
+mod lookup;
 pub(crate) mod pool;
 #[doc(hidden)]
 pub mod protocol; // public for `fuzz/` alone
+mod quote;
+mod scan;
 mod tera;
+mod valid;
 mod view;
 
 use crate::base::codec::{Malformed, Reader, Writer};

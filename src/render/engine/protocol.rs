@@ -1,7 +1,7 @@
 //! The words between the daemon and a render worker.
 //!
 //! A frame is its length (4 bytes, little-endian) and that many bytes of `base::codec`. The
-//! parent sends one `Render` and then answers `Range` questions until `Ended` comes.
+//! parent sends one `Render` and then answers `Range` and `Lookup` questions until `Ended` comes.
 //! Both ends are the same binary, so there is no version.
 //!
 //! Invariant: a frame is at most `FRAME_BYTES_MAX` long; the reader refuses a longer one before
@@ -43,6 +43,7 @@ pub enum ToWorker {
     Render(Box<Request>),
     Items(Vec<Item>),
     Unavailable(String),
+    Addresses(Vec<String>),
 }
 
 /// Everything one render starts with.
@@ -59,6 +60,8 @@ pub struct Request {
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromWorker {
     Range(KeyRange),
+    /// The addresses of a host.
+    Lookup(String),
     Ended(Rendered),
 }
 
@@ -81,6 +84,12 @@ impl ToWorker {
             Self::Unavailable(why) => {
                 out.u8(3).bytes(why.as_bytes());
             }
+            Self::Addresses(addresses) => {
+                out.u8(4).uint(addresses.len() as u64);
+                addresses.iter().for_each(|address| {
+                    out.bytes(address.as_bytes());
+                });
+            }
         }
         out.into_vec()
     }
@@ -90,12 +99,21 @@ impl ToWorker {
         let message = match input.u8()? {
             1 => Self::Render(Box::new(decode_request(&mut input)?)),
             2 => Self::Items(decode_items(&mut input)?),
-            3 => Self::Unavailable(String::from_utf8_lossy(input.bytes()?).into_owned()),
+            3 => Self::Unavailable(text(&mut input)?),
+            4 => {
+                let count = input.count(limits::LOOKUP_ADDRESSES_MAX)?;
+                let addresses = (0..count).map(|_| text(&mut input));
+                Self::Addresses(addresses.collect::<Result<_, _>>()?)
+            }
             value => return Err(Malformed::Unknown { what: "message", value: value.into() }),
         };
         input.finish()?;
         Ok(message)
     }
+}
+
+fn text(input: &mut Reader<'_>) -> Result<String, Malformed> {
+    Ok(String::from_utf8_lossy(input.bytes()?).into_owned())
 }
 
 fn decode_request(input: &mut Reader<'_>) -> Result<Request, Malformed> {
@@ -114,6 +132,9 @@ impl FromWorker {
         let mut out = Writer::new();
         match self {
             Self::Range(range) => encode_range(out.u8(1), range),
+            Self::Lookup(host) => {
+                out.u8(4).bytes(host.as_bytes());
+            }
             Self::Ended(Rendered { outcome, touched }) => {
                 match outcome {
                     Ok(bytes) => {
@@ -132,6 +153,7 @@ impl FromWorker {
         let mut input = Reader::new(bytes);
         let message = match input.u8()? {
             1 => Self::Range(decode_range(&mut input)?),
+            4 => Self::Lookup(text(&mut input)?),
             kind @ (2 | 3) => {
                 let outcome = match kind {
                     2 => Ok(input.bytes()?.to_vec()),
@@ -209,6 +231,7 @@ mod tests {
             ToWorker::Render(Box::new(request)),
             ToWorker::Items(vec![item]),
             ToWorker::Unavailable("no".into()),
+            ToWorker::Addresses(vec!["192.0.2.1".into(), "::1".into()]),
         ];
         for message in down {
             assert_eq!(ToWorker::decode(&message.encode()), Ok(message));
@@ -217,6 +240,7 @@ mod tests {
         let error = Box::new(Diagnostic::new("f", "m").help("h"));
         let up = [
             FromWorker::Range(range),
+            FromWorker::Lookup("web1".into()),
             FromWorker::Ended(Rendered { outcome: Ok(b"out".to_vec()), touched: touched.clone() }),
             FromWorker::Ended(Rendered { outcome: Err(error), touched }),
         ];

@@ -43,6 +43,7 @@ pub(super) struct Draft {
     min_reload_interval: Option<Duration>,
     sensitive: Option<bool>,
     backup: Option<u32>,
+    trim_blocks: Option<bool>,
 }
 
 /// One key of a resource.
@@ -75,6 +76,7 @@ const ROWS: &[Row] = &[
     Row { key: "min_reload_interval", read: |d, f| put(&mut d.min_reload_interval, f.duration()) },
     Row { key: "sensitive", read: |d, f| put(&mut d.sensitive, f.boolean()) },
     Row { key: "backup", read: |d, f| put(&mut d.backup, f.number(limits::BACKUPS_MAX)) },
+    Row { key: "trim_blocks", read: |d, f| put(&mut d.trim_blocks, f.boolean()) },
 ];
 
 fn put<T>(slot: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem> {
@@ -140,6 +142,7 @@ impl Draft {
             min_reload_interval: self.min_reload_interval.unwrap_or_default(),
             sensitive: self.sensitive.unwrap_or_default(),
             backup: self.backup.unwrap_or_default(),
+            trim_blocks: self.trim_blocks.unwrap_or_default(),
         })
     }
 }
