@@ -397,3 +397,6 @@ pub const RENDER_END_MS_MAX: u64 = 2_000;
 /// Pause between two reads of output that is not kept: a command that floods waits in its write,
 /// where it costs nothing, and still gets rid of some megabytes a second.
 pub const COMMAND_DRAIN_PAUSE_MS: u64 = 10;
+
+/// Links followed to a destination, one to the next: more is a circle.
+pub const DEST_LINKS_MAX: usize = 16;

@@ -20,11 +20,12 @@ use crate::base::report::{Exit, Report, chain};
 use crate::config::{self, Config, Flags, Surroundings};
 use crate::ctl::advice;
 use crate::ctl::frozen::Frozen;
+use crate::render::place;
 use crate::render::resource::{self, Resource};
+use crate::render::stage::{self, StageError};
 use crate::render::{Options, render_once};
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{self, Durability};
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -69,8 +70,8 @@ impl Survey {
     pub fn of(settings: &Config) -> Result<Self, Diagnostic> {
         let confdir = std::path::absolute(&settings.confdir.value)
             .unwrap_or_else(|_| settings.confdir.value.clone());
-        // No mark is ever read or written here, so any directory that is there will do.
-        let options = options(settings, &confdir, &confdir);
+        // No mark is ever read or written here.
+        let options = options(settings, &confdir, &confdir.join(".state"));
         let mut survey = Self { options, resources: Vec::new(), problems: Vec::new() };
         let loaded = resource::load(&confdir).map_err(|error| confdir_advice(settings, error))?;
         for one in loaded {
@@ -83,19 +84,18 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Two resources must not write one file: the first keeps it, as in the daemon.
+    /// The resources that the daemon would take.
     fn without_rivals(&mut self) {
-        let mut owners: BTreeMap<PathBuf, String> = BTreeMap::new();
-        let mut good = Vec::new();
-        for resource in std::mem::take(&mut self.resources) {
-            if let Some(owner) = owners.get(&resource.dest) {
-                self.problems.push(rival(&resource, owner));
-                continue;
-            }
-            owners.insert(resource.dest.clone(), resource.name.clone());
-            good.push(resource);
-        }
+        let all = std::mem::take(&mut self.resources).into_iter().map(|resource| {
+            let target = place::target(&resource);
+            (resource, target)
+        });
+        let (good, refused) = place::sort_out(all.collect(), &self.options.grounds);
         self.resources = good;
+        self.problems.extend(refused.into_iter().map(|(resource, error)| {
+            let dest = resource.dest.display().to_string();
+            placed(error, &resource, "dest", &dest)
+        }));
     }
 
     /// What a resource's file would hold.
@@ -169,6 +169,10 @@ pub fn options(settings: &Config, confdir: &Path, state_dir: &Path) -> Options {
     options.environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    options.grounds = options.grounds.without_data(&settings.data_dir.value, confdir);
+    if let Some(file) = &settings.file {
+        options.grounds = options.grounds.without(&file.path);
+    }
     options
 }
 
@@ -184,13 +188,6 @@ fn confdir_advice(settings: &Config, error: Diagnostic) -> Diagnostic {
     error.help(help)
 }
 
-fn rival(resource: &Resource, owner: &str) -> Diagnostic {
-    let (file, dest) = (resource.file.display().to_string(), resource.dest.display());
-    let message = format!("resource `{owner}` writes {dest} already");
-    placed(Diagnostic::new(file, message), resource, "dest", &dest.to_string())
-        .help("give one of them another dest")
-}
-
 /// An error about a key of a resource, shown at its value, or else at the key.
 fn placed(error: Diagnostic, resource: &Resource, key: &str, value: &str) -> Diagnostic {
     let text = resource::read_bounded(&resource.file).unwrap_or_default();
@@ -201,28 +198,33 @@ fn placed(error: Diagnostic, resource: &Resource, key: &str, value: &str) -> Dia
 }
 
 fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
-    let dest = &resource.dest;
-    let refused = |message: String, help: String| {
-        let file = resource.file.display().to_string();
-        let shown = Diagnostic::new(file, message);
-        Err(placed(shown, resource, "dest", &dest.display().to_string()).help(help))
+    let refused = |key: &str, message: String, help: String| {
+        let shown = Diagnostic::new(resource.file.display().to_string(), message);
+        let dest = resource.dest.display().to_string();
+        let value = if key == "dest" { dest.as_str() } else { key };
+        Err(placed(shown, resource, key, value).help(help))
     };
-    let shown = dest.display();
+    if let Err(error) = resource.access() {
+        let key = if error.is_of_user() { "owner" } else { "group" };
+        let said = chain(&error);
+        let (what, next) = said.split_once("; ").unwrap_or((&said, "give its number"));
+        return refused(key, what.to_owned(), next.to_owned());
+    }
+    let dest = place::target(resource);
     let directory = dest.parent().unwrap_or(Path::new("/"));
-    match std::fs::symlink_metadata(dest) {
-        Ok(old) if old.is_symlink() => refused(
-            format!("{shown} is a symbolic link, which is not replaced"),
-            "name the file it leads to as dest".to_owned(),
-        ),
-        Ok(old) if old.is_dir() => {
-            refused(format!("{shown} is a directory"), "name a file as dest".to_owned())
+    match stage::look_at(&dest) {
+        Err(StageError::Refused { path, why }) => {
+            let (what, next) = why.split_once("; ").unwrap_or((why, "name a file as dest"));
+            let message = format!("{} is not replaced: {what}", path.display());
+            refused("dest", message, next.to_owned())
         }
-        Ok(_) => Ok(()),
-        Err(_) if directory.is_dir() || resource.make_dirs => Ok(()),
-        Err(_) => refused(
-            format!("the directory of {shown} does not exist"),
-            format!("create it: mkdir -p {}", directory.display()),
+        Ok(None) | Err(_) if !directory.is_dir() && !resource.make_dirs => refused(
+            "dest",
+            format!("the directory of {} does not exist", dest.display()),
+            format!("set make_dirs = true, or create it: mkdir -p {}", directory.display()),
         ),
+        // What else is wrong with it is for the user the daemon runs as.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -334,6 +336,10 @@ mod tests {
         let below = folder.path().join("none/x");
         let table = [
             (link.as_path(), "", "is a symbolic link"),
+            (&link, "follow_symlinks = true", ""),
+            (Path::new("/dev/null"), "", "is no regular file"),
+            (&folder.path().join("new"), "owner = \"no such user\"", "there is no user"),
+            (&folder.path().join("new"), "group = \"no such group\"", "there is no group"),
             (folder.path(), "", "is a directory"),
             (&below, "", "does not exist"),
             (&below, "make_dirs = true\n", ""),

@@ -155,6 +155,7 @@ fn out_of(command: &str, reloads: Option<u64>) -> String {
 
 fn state(file: &File) -> String {
     match (file.ok, &file.owed_since, &file.error) {
+        (true, ..) if file.behind => "behind its keys: a change has to wait".to_owned(),
         (true, ..) => "up to date".to_owned(),
         (false, Some(since), _) => format!("its reload is owed since {since}"),
         (false, None, _) => "failing: the last good version stays".to_owned(),

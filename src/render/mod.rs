@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! source    a change of keys wakes the resource (or notify, or reload_all)
-//! worker    which resources there are; tender: one loop a resource; pass: its steps
+//! place     where they may write; worker: which resources there are; tender: one loop a resource; pass: its steps
 //! engine    templates and keys -> bytes, in a child process, through the line guard
 //! stage     bytes -> staged file beside the destination -> check -> rename
 //! backup    a copy of the old file, if its resource asks for some
@@ -26,6 +26,7 @@ pub mod engine;
 pub mod failpoint;
 pub mod guard;
 pub mod owed;
+pub mod place;
 pub mod resource;
 pub mod scope;
 pub mod source;
@@ -35,6 +36,7 @@ pub mod worker;
 
 mod backup;
 mod files;
+mod gate;
 mod pass;
 mod tender;
 

@@ -25,15 +25,17 @@ use crate::render::engine::pool::Pool;
 use crate::render::engine::protocol::Request;
 use crate::render::engine::{Rendered, Surroundings};
 use crate::render::failpoint::{Failpoint, Failpoints, Tripped};
+use crate::render::gate::wall_now;
 use crate::render::owed::{Ledger, Mark};
-use crate::render::resource::{Account, Resource};
+use crate::render::place::{self, Grounds};
+use crate::render::resource::Resource;
 use crate::render::scope::tree;
 use crate::render::source::{Snapshot, Source, SourceError};
-use crate::render::stage::{self, Access, Compared, Placed, Stage, StageError};
+use crate::render::stage::{self, Compared, Placed, Stage, StageError};
 use crate::render::status::{Board, Step, Waiting};
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{FileError, make_directories, sync_directory_of};
-use crate::sys::users::{self, AccountError};
+use crate::sys::users::AccountError;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,8 @@ pub(crate) enum PassError {
     Older { found: Revision, last: Revision, mark: PathBuf },
     #[error(transparent)]
     Stage(#[from] StageError),
+    #[error("{message}; {help}")]
+    Place { message: String, help: String },
     #[error("the check refused the new file, the old one stays")]
     Check(#[source] ExecError),
     #[error(transparent)]
@@ -86,6 +90,7 @@ pub(crate) struct Shop {
     pub(crate) ledger: Ledger,
     pub(crate) backups: Backups,
     pub(crate) templates: PathBuf,
+    pub(crate) grounds: Grounds,
     pub(crate) node: Vec<(String, String)>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) failpoints: Failpoints,
@@ -103,6 +108,8 @@ pub(crate) struct Memory {
     pub(crate) stop: watch::Receiver<bool>,
     /// What is odd about the file was told.
     pub(crate) was_told: bool,
+    /// A file that is there must not be replaced now.
+    pub(crate) is_shut: bool,
     /// The file may hold a part of the new bytes only.
     pub(crate) torn: bool,
 }
@@ -112,12 +119,14 @@ pub(crate) struct Memory {
 pub(crate) enum Outcome {
     Same,
     Replaced,
+    /// The file would be replaced, and must not be now.
+    PutOff,
 }
 
 impl Memory {
     pub(crate) fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
         let (seen, touched) = (Revision(0), Vec::new());
-        Self { mark, seen, touched, stop, was_told: false, torn: false }
+        Self { mark, seen, touched, stop, was_told: false, is_shut: false, torn: false }
     }
 
     /// Runs `work` unless stopping comes first; what was started is then killed.
@@ -184,13 +193,14 @@ impl Shop {
         self.failpoints.reach(Failpoint::Rendered)?;
         let mark = Mark { revision, ..memory.mark };
         self.at(resource, Step::Disk);
-        let wanted = resource.clone();
-        match blocking(move || stage(&wanted, &bytes)).await? {
+        let (wanted, grounds) = (resource.clone(), self.grounds.clone());
+        match blocking(move || stage(&wanted, &grounds, &bytes)).await? {
             Compared::Same => {
                 memory.torn = false;
                 self.remember(resource, memory, mark).await?;
                 Ok(Outcome::Same)
             }
+            Compared::Differs(stage) if memory.is_shut && stage.replaces() => Ok(Outcome::PutOff),
             Compared::Differs(stage) => {
                 self.install(resource, memory, stage, mark).await?;
                 Ok(Outcome::Replaced)
@@ -284,6 +294,7 @@ impl Shop {
             self.remember(resource, memory, mark).await?;
         }
         self.failpoints.reach(Failpoint::Owed)?;
+        let dest = stage.dest().to_path_buf();
         match blocking(move || stage.place()).await {
             Ok(placed) => memory.placed(resource, placed),
             Err(error) => {
@@ -295,7 +306,6 @@ impl Shop {
             }
         }
         self.failpoints.reach(Failpoint::Renamed)?;
-        let dest = resource.dest.clone();
         blocking(move || sync_directory_of(&dest)).await?;
         self.failpoints.reach(Failpoint::Synced)?;
         self.remember(resource, memory, mark).await
@@ -309,6 +319,10 @@ impl Shop {
     ) -> Result<(), PassError> {
         let (dest, timeout) = (&resource.dest, resource.reload_timeout);
         let revision = memory.mark.revision;
+        let begun = Mark { reloaded: Some(wall_now()), ..memory.mark };
+        if !resource.min_reload_interval.is_zero() {
+            self.remember(resource, memory, begun).await?;
+        }
         if let Some(reload) = &resource.reload {
             self.at(resource, Step::Reload);
             let run = self.command(reload, resource, dest, revision, timeout);
@@ -322,7 +336,7 @@ impl Shop {
         }
         self.failpoints.reach(Failpoint::Verified)?;
         self.at(resource, Step::Disk);
-        let settled = Mark { owed: false, ..memory.mark };
+        let settled = Mark { owed: false, ..begun };
         self.remember(resource, memory, settled).await
     }
 
@@ -393,23 +407,16 @@ fn without_values(error: Diagnostic) -> Box<Diagnostic> {
 }
 
 /// Stages `bytes` as the resource asks for.
-fn stage(resource: &Resource, bytes: &[u8]) -> Result<Compared, PassError> {
-    let number = |account: &Option<Account>, look_up: fn(&str) -> Result<u32, AccountError>| {
-        let number = account.as_ref().map(|account| match account {
-            Account::Id(id) => Ok(*id),
-            Account::Name(name) => look_up(name),
-        });
-        number.transpose()
-    };
-    let access = Access {
-        owner: number(&resource.owner, users::user_id)?,
-        group: number(&resource.group, users::group_id)?,
-        mode: resource.mode,
-    };
-    if let Some(directory) = resource.dest.parent().filter(|_| resource.make_dirs) {
+fn stage(resource: &Resource, grounds: &Grounds, bytes: &[u8]) -> Result<Compared, PassError> {
+    let dest = place::target(resource);
+    if let Some((message, help)) = grounds.refusal(&dest) {
+        return Err(PassError::Place { message, help });
+    }
+    let access = resource.access()?;
+    if let Some(directory) = dest.parent().filter(|_| resource.make_dirs) {
         make_directories(directory, DIRECTORY_MODE)?;
     }
-    Ok(stage::stage(&resource.dest, bytes, access)?)
+    Ok(stage::stage(&dest, bytes, access)?)
 }
 
 /// Runs file work where it may block.

@@ -24,7 +24,9 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::path::KeyPath;
 use crate::render::scope::Scope;
+use crate::render::stage::Access;
 use crate::sys::exec::CommandLine;
+use crate::sys::users::{self, AccountError};
 use draft::Draft;
 use field::Problem;
 use std::ops::Range;
@@ -57,6 +59,8 @@ pub struct Resource {
     pub mode: Option<u32>,
     /// Whether missing directories above the file are made.
     pub make_dirs: bool,
+    /// Whether a destination that is a symbolic link means the file it leads to.
+    pub follow_symlinks: bool,
     /// Must succeed on the staged file before it replaces the old one.
     pub check: Option<CommandLine>,
     /// Time the check has.
@@ -77,6 +81,20 @@ pub struct Resource {
     pub backup: u32,
 }
 
+impl Resource {
+    /// Who may do what with the file.
+    ///
+    /// # Errors
+    /// When a user or group has no number.
+    pub fn access(&self) -> Result<Access, AccountError> {
+        Ok(Access {
+            owner: self.owner.as_ref().map(|owner| owner.number(users::user_id)).transpose()?,
+            group: self.group.as_ref().map(|group| group.number(users::group_id)).transpose()?,
+            mode: self.mode,
+        })
+    }
+}
+
 /// A user or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
@@ -84,6 +102,15 @@ pub enum Account {
     Id(u32),
     /// By a name, which is looked up when the file is made.
     Name(String),
+}
+
+impl Account {
+    fn number(&self, look_up: fn(&str) -> Result<u32, AccountError>) -> Result<u32, AccountError> {
+        match self {
+            Self::Id(id) => Ok(*id),
+            Self::Name(name) => look_up(name),
+        }
+    }
 }
 
 /// A burst of changes is waited out: rendered once no key has changed for `min`, and at the
@@ -149,9 +176,20 @@ fn load_file(root: &Path, file: PathBuf) -> Loaded {
     let name = relative.display().to_string();
     let outcome = match read_bounded(&file) {
         Ok(text) => parse(&file, &name, &text),
-        Err(error) => Err(vec![Diagnostic::new(file.display().to_string(), error.to_string())]),
+        Err(error) => Err(vec![unreadable(&file, &error)]),
     };
     Loaded { file, name, outcome }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Diagnostic {
+    let shown = Diagnostic::new(file.display().to_string(), error.to_string());
+    match std::fs::read_link(file) {
+        Ok(to) if error.kind() == std::io::ErrorKind::NotFound => shown.help(format!(
+            "it is a link to {}, which is not there: restore that, or remove the link",
+            to.display()
+        )),
+        Ok(_) | Err(_) => shown.help("let the user of the daemon read it, as UTF-8 text"),
+    }
 }
 
 /// Reads a text file of the operator, at most `limits::TEMPLATE_BYTES_MAX`.
@@ -178,7 +216,10 @@ pub fn parse(file: &Path, name: &str, text: &str) -> Result<Vec<Resource>, Vec<D
     let shown = file.display().to_string();
     let document = DeTable::parse(text).map_err(|error| {
         let message = error.message().replace('\n', ", ");
-        vec![Diagnostic::new(&shown, message).at(text, &error.span().unwrap_or(0..0))]
+        let range = error.span().unwrap_or(0..0);
+        let is_second = text.get(range.clone()).is_some_and(|key| key.contains("template"));
+        let shown = Diagnostic::new(&shown, message).at(text, &range);
+        vec![if is_second { shown.help(SEVERAL) } else { shown }]
     })?;
     let mut problems = Vec::new();
     let tables = template_tables(document.get_ref(), &mut problems);
@@ -213,6 +254,8 @@ pub fn parse(file: &Path, name: &str, text: &str) -> Result<Vec<Resource>, Vec<D
 
 const EXAMPLE: &str = "a resource is: [template] src = \"NAME.tera\" dest = \"/path/of/the/file\"";
 
+const SEVERAL: &str = "for several files, write [[template]] above each of them";
+
 type Table<'a, 'i> = (&'a DeTable<'i>, Range<usize>);
 
 /// The tables called `template`, single or several; anything else at the top is a mistake.
@@ -223,7 +266,12 @@ fn template_tables<'a, 'i>(
     let mut tables = Vec::new();
     for (key, value) in document {
         if key.get_ref() != "template" {
-            problems.push(Problem::unknown(key, &["template"]));
+            let name = key.get_ref();
+            problems.push(match draft::is_known(name) {
+                true => Problem::new(key.span(), format!("`{name}` is above [template]"))
+                    .help(format!("write `{name}` below [template]")),
+                false => Problem::unknown(key, &["template"]),
+            });
             continue;
         }
         let several = value.get_ref().as_array().map(|array| array.iter().collect());
@@ -305,6 +353,9 @@ mod tests {
             ("banana = 1", ":4:1", "known keys are: src, dest"),
             ("mode = 644", ":4:8", "mode = \"0640\""),
             ("mode = \"999\"", ":4:8", "`999` is not a file mode"),
+            ("mode = \"4755\"", ":4:8", "no set-id and no sticky bit"),
+            ("mode = \"0000\"", ":4:8", "nobody could read"),
+            ("[template]", ":4:2", "write [[template]] above each"),
             ("keys = \"/a\"", ":4:8", "expected an array of strings, found string"),
             ("check_timeout = \"5 parsecs\"", ":4:17", "is not a duration"),
             ("shell = false\ncheck_cmd = \"a b\"", ":5:13", "as an array"),
@@ -334,6 +385,9 @@ mod tests {
             ("[template]\nsrc = \"a.conf\"\ndest = \"/a\"", "does not tell the engine"),
             ("[template]\nsrc = \"a.tera\"\ndest = \"a\"", "not an absolute path"),
             ("[template]\nsrc = \"a.tera\"\ndest = \"/etc/\"", "not an absolute path"),
+            ("[template]\nsrc = \"a.tera\"\ndest = \"/d/../e\"", "no `.` and no `..`"),
+            ("[template]\nsrc = \"a.tera\"\ndest = \"/d/./e\"", "no `.` and no `..`"),
+            ("src = \"a.tera\"\n[template]\ndest = \"/a\"", "write `src` below [template]"),
         ] {
             let error = one(text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");

@@ -30,6 +30,17 @@ pub enum AccountError {
     },
 }
 
+impl AccountError {
+    /// Whether it is about a user; else about a group.
+    #[must_use]
+    pub fn is_of_user(&self) -> bool {
+        match self {
+            Self::File(error) => error.path.ends_with("passwd"),
+            Self::Unknown { kind, .. } => *kind == "user",
+        }
+    }
+}
+
 /// The number of a user.
 ///
 /// # Errors

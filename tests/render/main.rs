@@ -11,6 +11,7 @@
 mod commands;
 mod common;
 mod conformance;
+mod destinations;
 mod disks;
 mod files;
 mod hangs;

@@ -33,6 +33,7 @@ pub(super) struct Draft {
     gid: Option<Placed<Account>>,
     mode: Option<u32>,
     make_dirs: Option<bool>,
+    follow_symlinks: Option<bool>,
     check: Option<Placed<CommandLine>>,
     check_timeout: Option<Duration>,
     reload: Option<Placed<CommandLine>>,
@@ -65,6 +66,7 @@ const ROWS: &[Row] = &[
     Row { key: "gid", read: |d, f| put(&mut d.gid, f.id()) },
     Row { key: "mode", read: |d, f| put(&mut d.mode, f.mode()) },
     Row { key: "make_dirs", read: |d, f| put(&mut d.make_dirs, f.boolean()) },
+    Row { key: "follow_symlinks", read: |d, f| put(&mut d.follow_symlinks, f.boolean()) },
     Row { key: "check_cmd", read: |d, f| put(&mut d.check, f.command()) },
     Row { key: "check_timeout", read: |d, f| put(&mut d.check_timeout, f.duration()) },
     Row { key: "reload_cmd", read: |d, f| put(&mut d.reload, f.command()) },
@@ -76,6 +78,11 @@ const ROWS: &[Row] = &[
     Row { key: "sensitive", read: |d, f| put(&mut d.sensitive, f.boolean()) },
     Row { key: "backup", read: |d, f| put(&mut d.backup, f.number(limits::BACKUPS_MAX)) },
 ];
+
+/// Whether a resource may have this key.
+pub(super) fn is_known(key: &str) -> bool {
+    ROWS.iter().any(|row| row.key == key)
+}
 
 fn put<T>(slot: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem> {
     *slot = Some(value?);
@@ -131,6 +138,7 @@ impl Draft {
             group: either(("group", self.group), ("gid", self.gid))?,
             mode: self.mode,
             make_dirs: self.make_dirs.unwrap_or_default(),
+            follow_symlinks: self.follow_symlinks.unwrap_or_default(),
             check: command_for(self.check, shell)?,
             check_timeout: or_ms(self.check_timeout, limits::CHECK_TIMEOUT_MS),
             reload: command_for(self.reload, shell)?,
@@ -192,6 +200,10 @@ fn check_dest(dest: String, at: &Range<usize>) -> Result<PathBuf, Problem> {
     let path = PathBuf::from(dest);
     if !path.is_absolute() || path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
         return Err(Problem::new(at.clone(), "not an absolute path of a file"));
+    }
+    if path.as_os_str().to_string_lossy().split('/').any(|name| name == "." || name == "..") {
+        let problem = Problem::new(at.clone(), "a destination has no `.` and no `..` in it");
+        return Err(problem.help("write the path as it is without them"));
     }
     Ok(path)
 }

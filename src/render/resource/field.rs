@@ -154,7 +154,12 @@ impl Field<'_, '_> {
         let text = self.0.get_ref().as_str().ok_or_else(|| self.wrong("a string").help(help))?;
         let digits = text.strip_prefix("0o").unwrap_or(text);
         match u32::from_str_radix(digits, 8) {
-            Ok(mode) if mode <= 0o7777 => Ok(mode),
+            Ok(0) => Err(self.problem("with mode 0 nobody could read the file").help(help)),
+            Ok(mode) if mode <= 0o777 => Ok(mode),
+            Ok(mode) if mode <= 0o7777 => {
+                let message = "a rendered file gets no set-id and no sticky bit";
+                Err(self.problem(message).help(format!("write mode = \"{:04o}\"", mode & 0o777)))
+            }
             Ok(_) | Err(_) => Err(self.problem(format!("`{text}` is not a file mode")).help(help)),
         }
     }
