@@ -281,10 +281,8 @@ impl SharedRenderer {
             return Ok(());
         }
         let mut options = crate::render::Options::new(confdir, home.render_state());
-        options.grounds = options.grounds.without_data(home.path(), &options.confdir);
-        if let Some(file) = &config.file {
-            options.grounds = options.grounds.without(&file.path);
-        }
+        let file = config.file.as_ref().map(|file| file.path.as_path());
+        options.keep_off(home.path(), file, &config.allowed_dirs.value);
         options.node = vec![("name".to_owned(), config.name.value.clone())];
         options.environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -169,10 +169,8 @@ pub fn options(settings: &Config, confdir: &Path, state_dir: &Path) -> Options {
     options.environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    options.grounds = options.grounds.without_data(&settings.data_dir.value, confdir);
-    if let Some(file) = &settings.file {
-        options.grounds = options.grounds.without(&file.path);
-    }
+    let file = settings.file.as_ref().map(|file| file.path.as_path());
+    options.keep_off(&settings.data_dir.value, file, &settings.allowed_dirs.value);
     options
 }
 

@@ -25,7 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 
 /// What is known of one destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Mark {
     pub revision: Revision,
     /// Whether its service has yet to be told: by the command its resource has when it is paid.
     pub owed: bool,
+    /// Whether the file from before is to be put back first.
+    pub undo: bool,
     /// When its service was last told, or was about to be.
     pub reloaded: Option<WallTime>,
 }
@@ -66,6 +68,11 @@ impl Ledger {
         self.directory.join(format!("{:016x}.mark", xxh3_64(dest.as_os_str().as_bytes())))
     }
 
+    /// The file that holds what `dest` was before it was replaced.
+    pub(crate) fn before_of(&self, dest: &Path) -> PathBuf {
+        self.path_of(dest).with_extension("before")
+    }
+
     /// The mark of `dest`; one that was never written owes nothing.
     ///
     /// # Errors
@@ -94,7 +101,8 @@ impl Ledger {
 
 fn encode(mark: &Mark, dest: &Path) -> Vec<u8> {
     let mut out = Writer::new();
-    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).uint(mark.revision.0).bool(mark.owed);
+    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).uint(mark.revision.0);
+    out.bool(mark.owed).bool(mark.undo);
     out.option(mark.reloaded, |out, at| {
         out.uint(at.0);
     });
@@ -110,9 +118,9 @@ fn decode(bytes: &[u8], dest: &Path) -> Result<Mark, Malformed> {
         value => return Err(Malformed::Unknown { what: "format of a mark", value }),
     }
     let same_file = input.bytes()? == dest.as_os_str().as_bytes();
-    let (revision, owed) = (Revision(input.uint()?), input.bool()?);
+    let (revision, owed, undo) = (Revision(input.uint()?), input.bool()?, input.bool()?);
     let reloaded = input.option(Reader::uint)?.map(WallTime);
-    let mark = Mark { revision, owed, reloaded };
+    let mark = Mark { revision, owed, undo, reloaded };
     let body = bytes.get(..bytes.len().saturating_sub(8)).unwrap_or_default();
     let checked = input.fixed()? == u64::from(crc32c::crc32c(body));
     input.finish()?;
@@ -130,11 +138,12 @@ mod tests {
         let ledger = Ledger::open(&dir.path().join("a/b")).unwrap();
         let dest = Path::new("/etc/x.cfg");
         assert_eq!(ledger.read(dest).unwrap(), Mark::default());
-        let mark = Mark { revision: Revision(9), owed: true, reloaded: Some(WallTime(7)) };
+        let mark =
+            Mark { revision: Revision(9), owed: true, undo: true, reloaded: Some(WallTime(7)) };
         ledger.write(dest, &mark).unwrap();
         assert_eq!(ledger.read(dest).unwrap(), mark);
         let mut bytes = std::fs::read(ledger.path_of(dest)).unwrap();
-        let owed_at = bytes.len() - 11;
+        let owed_at = bytes.len() - 12;
         bytes[owed_at] = 0;
         std::fs::write(ledger.path_of(dest), &bytes).unwrap();
         assert!(ledger.read(dest).unwrap().owed);

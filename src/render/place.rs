@@ -5,7 +5,7 @@
 //! must not make a difference, and neither may it hide that two resources write one file.
 //!
 //! The way of the data: `Resource` -> `target` (its directory without links; the file a link leads
-//! to, if the resource follows links) -> `Grounds::refusal` -> `sort_out` for all of a daemon.
+//! to, if the resource follows links) -> `Grounds::permit` -> `sort_out` for all of a daemon.
 //!
 //! Invariants:
 //! * Nothing is written inside the daemon's own directories, nor outside `allowed_dirs` if some
@@ -26,6 +26,22 @@ use std::path::{Component, Path, PathBuf};
 const OWN_IN_CONFDIR: [&str; 3] = ["conf.d", "templates", "services.d"];
 /// What of a data directory is the daemon's, when a confdir shares it, as `--dev` has it.
 const OWN_IN_DATA_DIR: [&str; 5] = ["lock", "render", "run", "state", "wal"];
+
+/// Why nothing is written there, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}; {help}")]
+pub struct Refusal {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl Refusal {
+    fn new(message: String, help: &str) -> Self {
+        Self { message, help: help.to_owned() }
+    }
+}
 
 /// Where files may be rendered to.
 #[derive(Clone, Debug, Default)]
@@ -69,30 +85,30 @@ impl Grounds {
         self
     }
 
-    /// Why nothing is written to a `target`, and what to do; `None` = it may be.
-    #[must_use]
-    pub fn refusal(&self, target: &Path) -> Option<(String, String)> {
+    /// Whether a `target` may be written.
+    ///
+    /// # Errors
+    /// When it must not.
+    pub fn permit(&self, target: &Path) -> Result<(), Refusal> {
         let shown = target.display();
         if target.components().any(|part| part == Component::ParentDir) {
             let message = format!("{shown} is reached by a link to a directory that is not there");
-            return Some((message, "name the file itself as dest".to_owned()));
+            return Err(Refusal::new(message, "name the file itself as dest"));
         }
         if let Some(own) = self.own.iter().map(|own| real(own)).find(|own| target.starts_with(own))
         {
             let message = format!("{shown} is the daemon's own: {} is its to read", own.display());
-            return Some((message, "render to a directory of the service it is for".to_owned()));
+            return Err(Refusal::new(message, "render to a directory of the service it is for"));
         }
         let is_inside = |allowed: &PathBuf| target.starts_with(real(allowed));
         if self.allowed.is_empty() || self.allowed.iter().any(is_inside) {
-            return None;
+            return Ok(());
         }
         let allowed: Vec<String> =
             self.allowed.iter().map(|allowed| allowed.display().to_string()).collect();
         let message = format!("{shown} is outside of allowed_dirs: {}", allowed.join(", "));
-        Some((
-            message,
-            "name a file inside of them, or add its directory to the setting".to_owned(),
-        ))
+        let help = "name a file inside of them, or add its directory to the setting";
+        Err(Refusal::new(message, help))
     }
 }
 
@@ -141,10 +157,10 @@ pub fn sort_out(
     for (resource, target) in resources {
         let rival = owners.get(&target).map(|owner| {
             let message = format!("resource `{owner}` writes {} already", target.display());
-            (message, "give one of them another dest".to_owned())
+            Refusal::new(message, "give one of them another dest")
         });
-        match grounds.refusal(&target).or(rival) {
-            Some((message, help)) => {
+        match grounds.permit(&target).err().or(rival) {
+            Some(Refusal { message, help }) => {
                 let file = resource.file.display().to_string();
                 bad.push((resource, Diagnostic::new(file, message).help(help)));
             }

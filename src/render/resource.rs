@@ -19,12 +19,15 @@
 
 mod draft;
 mod field;
+pub mod words;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::path::KeyPath;
+use crate::render::format::Format;
 use crate::render::scope::Scope;
 use crate::render::stage::Access;
+use crate::render::window::Window;
 use crate::sys::exec::CommandLine;
 use crate::sys::users::{self, AccountError};
 use draft::Draft;
@@ -71,10 +74,18 @@ pub struct Resource {
     pub reload_timeout: Duration,
     /// Must succeed after the reload; until it does, the reload is owed.
     pub verify: Option<CommandLine>,
+    /// Whether the old file comes back when the reload or the verification fails.
+    pub rolls_back: bool,
+    /// What the file must be parsed as before it is installed.
+    pub output_format: Option<Format>,
     /// How long keys must stay as they are before they are rendered.
     pub wait: Wait,
     /// Shortest time between two reloads; what changes meanwhile is in the next one. 0 = none.
     pub min_reload_interval: Duration,
+    /// Longest time a change waits for this host's turn, so that not all hosts reload at once.
+    pub splay: Duration,
+    /// When the file may be replaced and its service told; `None` = at any time.
+    pub window: Option<Window>,
     /// Whether the content is kept out of logs, status and diffs.
     pub sensitive: bool,
     /// How many earlier versions of the file are kept.
@@ -318,6 +329,12 @@ mod tests {
             min_reload_interval = "10s"
             sensitive = true
             backup = 20
+            read_keys = ["/defaults"]
+            follow_symlinks = true
+            output_format = "yaml"
+            on_failure = "rollback"
+            splay = "5s"
+            window = "Mon-Fri 06:00-20:00"
         "#)
         .unwrap();
         assert_eq!((resource.name.as_str(), resource.mode), ("a", Some(0o644)));
@@ -334,6 +351,11 @@ mod tests {
         let (min, max) = (Duration::from_millis(200), Duration::from_millis(800));
         assert_eq!(resource.wait, Wait { min, max });
         assert_eq!(resource.min_reload_interval, Duration::from_secs(10));
+        assert_eq!(resource.scope.name(b"/prod/defaults/a"), Some("/defaults/a"));
+        assert_eq!(resource.output_format, Some(Format::Yaml));
+        assert_eq!(resource.splay, Duration::from_secs(5));
+        assert_eq!(resource.window, Window::parse("Mon-Fri 06:00-20:00 UTC"));
+        assert!(resource.follow_symlinks && resource.rolls_back);
         assert!(resource.make_dirs && resource.sensitive && resource.backup == 20);
     }
 
@@ -354,6 +376,12 @@ mod tests {
             ("mode = 644", ":4:8", "mode = \"0640\""),
             ("mode = \"999\"", ":4:8", "`999` is not a file mode"),
             ("mode = \"4755\"", ":4:8", "no set-id and no sticky bit"),
+            ("window = \"daily\"", ":4:10", "is no window"),
+            ("splay = \"0s\"", ":4:9", "is not a duration"),
+            ("output_format = \"xml\"", ":4:17", "one of \"json\", \"yaml\", \"toml\""),
+            ("on_failure = \"rollback\"", ":4:14", "nothing says that the new file failed"),
+            ("on_failure = \"roll\"\nreload_cmd = \"x\"", ":4:14", "one of \"rollback\""),
+            ("read_keys = \"/a\"", ":4:13", "expected an array of strings"),
             ("mode = \"0000\"", ":4:8", "nobody could read"),
             ("[template]", ":4:2", "write [[template]] above each"),
             ("keys = \"/a\"", ":4:8", "expected an array of strings, found string"),

@@ -104,6 +104,10 @@ pub enum Waiting {
     Quiet,
     /// The next reload being allowed (`min_reload_interval`).
     ReloadInterval,
+    /// The hours in which its file may be replaced (`window`).
+    Window,
+    /// Its turn among the hosts that see the same change (`splay`).
+    Turn,
     /// The next try of what failed; a change comes first if it is earlier.
     Retry,
 }
@@ -113,7 +117,7 @@ impl Waiting {
     #[must_use]
     pub fn puts_off(self) -> bool {
         match self {
-            Self::Quiet | Self::ReloadInterval => true,
+            Self::Quiet | Self::ReloadInterval | Self::Window | Self::Turn => true,
             Self::Nothing | Self::End(_) | Self::Change | Self::Retry => false,
         }
     }
@@ -127,6 +131,8 @@ impl std::fmt::Display for Waiting {
             Self::Change => f.write_str("a change"),
             Self::Quiet => f.write_str("its keys to stay as they are"),
             Self::ReloadInterval => f.write_str("the next reload to be allowed"),
+            Self::Window => f.write_str("its window to open"),
+            Self::Turn => f.write_str("its turn among the hosts"),
             Self::Retry => f.write_str("the next try"),
         }
     }

@@ -84,9 +84,10 @@ impl Tender {
         retry_first: Duration,
         stop: watch::Receiver<bool>,
     ) -> Self {
+        let gate = Gate::of(&resource, shop.host());
         Self {
             shop,
-            gate: Gate::of(&resource),
+            gate,
             is_put_off: false,
             resource,
             memory: Memory::new(Mark::default(), stop),
@@ -116,10 +117,11 @@ impl Tender {
             }
             match self.sleep(&mut stop, &mut kick).await {
                 Wake::Stop => return,
-                Wake::Files => pass_is_due = true,
+                Wake::Files => (self.memory.may_retry, pass_is_due) = (true, true),
                 Wake::Keys(revision) => {
                     self.memory.seen = self.memory.seen.max(revision);
                     self.quiet(&mut stop, &mut kick).await;
+                    self.gate.spreads();
                     pass_is_due = true;
                 }
                 Wake::SourceDown(error) => {
@@ -130,7 +132,9 @@ impl Tender {
                     self.tell(Part::Pass, Some(error.to_string()));
                 }
                 Wake::Retry => {
-                    pass_is_due = self.pass_retry.at.is_some() && self.pass_retry.is_due();
+                    let is_due = |retry: &Retry| retry.at.is_some() && retry.is_due();
+                    self.memory.may_retry = self.memory.is_back && is_due(&self.reload_retry);
+                    pass_is_due = is_due(&self.pass_retry) || self.memory.may_retry;
                 }
             }
             self.source_is_down &= !pass_is_due;
@@ -145,8 +149,12 @@ impl Tender {
         stop: &mut watch::Receiver<bool>,
         kick: &mut watch::Receiver<()>,
     ) -> Wake {
-        let retry = self.pass_retry.at.map(|at| (at, Waiting::Retry));
-        let next = [retry, self.owed_retry()].into_iter().flatten().min_by_key(|(at, _)| *at);
+        let retry = |retry: &Retry| retry.at.map(|at| (at, Waiting::Retry));
+        let again = retry(&self.reload_retry).filter(|_| self.memory.is_back);
+        let next = [retry(&self.pass_retry), again, self.owed_retry()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at);
         let waiting = match next {
             Some(_) if self.source_is_down => Waiting::End(Step::Store),
             Some((_, waiting)) => waiting,
@@ -196,12 +204,16 @@ impl Tender {
     }
 
     /// A pass may end in a reload, so it begins when that is allowed.
-    async fn until_open(&self, stop: &mut watch::Receiver<bool>) {
+    async fn until_open(&mut self, stop: &mut watch::Receiver<bool>) {
         while let Some((at, waiting)) = self.gate.shut() {
             self.wait_for(waiting, Some(at));
             tokio::select! {
                 () = stopped(stop) => return,
                 () = sleep_until(Some(at)) => {}
+            }
+            if waiting == Waiting::Window {
+                // It opens for all hosts at once.
+                self.gate.spreads();
             }
         }
     }
@@ -230,6 +242,7 @@ impl Tender {
     async fn pass(&mut self) {
         self.memory.is_shut = self.gate.shut().is_some();
         let done = self.shop.pass(&self.resource, &mut self.memory).await;
+        self.memory.may_retry = false;
         let now = SystemTime::now();
         self.update(|status| (status.renders, status.last_pass) = (status.renders + 1, Some(now)));
         let error = match done {
@@ -250,14 +263,19 @@ impl Tender {
 
     fn passed(&mut self, outcome: Outcome, now: SystemTime) {
         let revision = self.memory.mark.revision;
+        if self.memory.failed != Some(self.memory.rendered) {
+            self.memory.failed = None;
+        }
         if outcome == Outcome::Replaced {
             // New content is worth a try now, whatever the last reload said.
-            self.reload_retry.clear();
+            if self.memory.failed.is_none() {
+                self.reload_retry.clear();
+            }
             let (name, dest) = (&self.resource.name, self.resource.dest.display());
             tracing::info!("resource {name}: {dest} is new, from revision {revision}");
         }
         self.is_put_off = outcome == Outcome::PutOff;
-        if self.is_put_off {
+        if self.is_put_off || outcome == Outcome::HeldBack {
             return;
         }
         self.update(|status| {
@@ -269,7 +287,7 @@ impl Tender {
 
     async fn reload_if_owed(&mut self) {
         let due = self.owed_retry().is_none_or(|(at, _)| at <= Instant::now());
-        if !self.memory.mark.owed || self.memory.torn || !due {
+        if !self.may_reload() || !due {
             return;
         }
         self.gate.reloads();
@@ -315,8 +333,13 @@ impl Tender {
     /// When an owed reload may run; a torn file is first made whole by a pass.
     fn owed_retry(&self) -> Option<(Instant, Waiting)> {
         let retry = self.reload_retry.at.map(|at| (at, Waiting::Retry));
-        let latest = [retry, self.gate.shut()].into_iter().flatten().max_by_key(|(at, _)| *at);
-        latest.filter(|_| self.memory.mark.owed && !self.memory.torn)
+        let shut = self.gate.shut().filter(|_| !self.memory.mark.undo);
+        let latest = [retry, shut].into_iter().flatten().max_by_key(|(at, _)| *at);
+        latest.filter(|_| self.may_reload())
+    }
+
+    fn may_reload(&self) -> bool {
+        self.memory.mark.owed && !self.memory.torn && !self.memory.is_back
     }
 }
 
@@ -334,9 +357,13 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// May return before: who waits looks at the clock again.
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => {
+            let look = Instant::now() + Duration::from_millis(limits::WINDOW_LOOK_MS_MAX);
+            tokio::time::sleep_until(at.min(look)).await;
+        }
         None => std::future::pending().await,
     }
 }

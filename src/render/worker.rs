@@ -75,6 +75,14 @@ impl Options {
         }
     }
 
+    /// Nothing is rendered into the store or over the settings, nor outside of `allowed` if that
+    /// is not empty.
+    pub fn keep_off(&mut self, data_dir: &Path, settings: Option<&Path>, allowed: &[PathBuf]) {
+        let grounds = std::mem::take(&mut self.grounds);
+        let grounds = grounds.without_data(data_dir, &self.confdir).only_in(allowed);
+        self.grounds = settings.into_iter().fold(grounds, Grounds::without);
+    }
+
     fn shop(&self, source: Arc<dyn Source>, ledger: Ledger, board: Arc<Board>) -> Shop {
         Shop {
             source,

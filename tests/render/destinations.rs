@@ -116,3 +116,52 @@ async fn a_missing_directory_says_what_makes_it() {
     assert!(told.contains("/none: make it, or set make_dirs = true"), "{told}");
     renderer.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_link_is_followed_when_asked() {
+    let bench = Bench::new();
+    bench.template("a.tera", "{{ getv(key='/v') }}");
+    bench.resource("a", "follow_symlinks = true\nmake_dirs = true\nbackup = 2");
+    symlink("link", bench.out("a")).unwrap();
+    symlink("../real/a.cfg", bench.out("link")).unwrap();
+    let store = Store::with(&[("/v", "1")]);
+    let renderer = bench.start(&store);
+    renderer.first_pass().await;
+    assert_eq!(bench.read("a"), "1", "{:?}", renderer.status());
+    for value in ["2", "3"] {
+        store.put("/v", value);
+        until_file(&bench, "a", value).await;
+        until("it is well", || status(&renderer, "a").ok).await;
+        assert_eq!(fs::read_to_string(bench.path("real/a.cfg")).unwrap(), value);
+    }
+    assert!(fs::symlink_metadata(bench.out("a")).unwrap().is_symlink());
+    assert_eq!(fs::read_dir(bench.path("real")).unwrap().count(), 1, "nothing is left behind");
+    fs::remove_file(bench.out("link")).unwrap();
+    symlink(bench.path("confdir/conf.d/gen.toml"), bench.out("link")).unwrap();
+    store.put("/v", "4");
+    until("it is refused", || error(&renderer, "a").contains("the daemon's own")).await;
+    renderer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_parsed_is_not_installed() {
+    let bench = Bench::new();
+    for (name, more) in [("a", ""), ("secret", "sensitive = true")] {
+        bench.template(&format!("{name}.tera"), "{\n  \"port\": {{ getv(key='/port') }}\n}\n");
+        bench.resource(name, &format!("output_format = \"json\"\n{more}"));
+    }
+    let store = Store::with(&[("/port", "80")]);
+    let renderer = bench.start(&store);
+    renderer.first_pass().await;
+    let good = bench.read("a");
+    assert!(good.contains("80"), "{:?}", renderer.status());
+    store.put("/port", "eighty,");
+    until("it is refused", || error(&renderer, "secret").contains("cannot be parsed")).await;
+    until("it is refused", || error(&renderer, "a").contains("is not JSON")).await;
+    let told = error(&renderer, "a");
+    assert!(told.contains("/out/a:2:") && told.contains("\"port\": eighty"), "{told}");
+    let hidden = error(&renderer, "secret");
+    assert!(hidden.contains("(line 2)") && !hidden.contains("eighty"), "{hidden}");
+    assert_eq!(bench.read("a"), good);
+    renderer.shutdown().await;
+}

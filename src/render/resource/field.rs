@@ -11,6 +11,7 @@ use crate::base::diagnostic::{Diagnostic, did_you_mean};
 use crate::base::path::KeyPath;
 use crate::base::time::parse_duration;
 use crate::render::resource::{Account, Wait};
+use crate::render::window::Window;
 use crate::sys::exec::CommandLine;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -100,6 +101,27 @@ impl Field<'_, '_> {
         let value = u32::from_str_radix(number.as_str(), number.radix());
         let value = value.ok().filter(|value| *value <= max);
         value.ok_or_else(|| self.problem(format!("expected {wanted}")))
+    }
+
+    /// The value of the name that is written.
+    pub(super) fn one_of<T: Copy>(&self, known: &[(&str, T)]) -> Result<T, Problem> {
+        let text = self.string()?;
+        let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let names: Vec<String> = known.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            let help = format!("write one of {}", names.join(", "));
+            self.problem(format!("`{text}` is not known here")).help(help)
+        })
+    }
+
+    pub(super) fn window(&self) -> Result<Window, Problem> {
+        let text = self.string()?;
+        Window::parse(&text).ok_or_else(|| {
+            self.problem(format!("`{text}` is no window")).help(
+                "write days, hours and how far ahead of UTC they are: \"Mon-Fri 06:00-20:00 \
+                 +02:00\"; without that they are UTC",
+            )
+        })
     }
 
     pub(super) fn key_path(&self) -> Result<KeyPath, Problem> {
