@@ -44,7 +44,14 @@ impl Shop {
         match self.tell_service(resource, memory).await {
             Ok(()) => {}
             Err(why @ (PassError::Reload(_) | PassError::Verify(_))) if resource.rolls_back => {
-                return Err(self.go_back(resource, memory, Some(Box::new(why))).await);
+                let step = match &why {
+                    PassError::Verify(_) => Step::Verify,
+                    _ => Step::Reload,
+                };
+                let error = self.go_back(resource, memory, Some(Box::new(why))).await;
+                // That is what has failed, however the way back went.
+                self.at(resource, step);
+                return Err(error);
             }
             Err(other) => return Err(other),
         }

@@ -115,6 +115,11 @@ fn a_rollback_outlives_a_kill() {
         let good = format!("good-{round}");
         put(&daemon, &good);
         wait_until_loaded(&home, &good);
+        // What was not settled is not known to be good, and not gone back to.
+        wait_until("its reload is settled", SETTLED_WITHIN, || {
+            let status = http("GET", &format!("{}/althing/v1/status", daemon.url()), "").json();
+            status["renderer"]["files"][0]["ok"] == true
+        });
         kill_in_a_pass(&mut daemon, point, &format!("bad-{round}"));
         fs::write(&loaded, "broken").unwrap();
         daemon.restart();
