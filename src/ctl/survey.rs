@@ -26,8 +26,9 @@ use crate::render::stage::{self, StageError};
 use crate::render::{Options, render_once};
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{self, Durability};
+use crate::sys::users::Identity;
 use std::hash::{BuildHasher, RandomState};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -208,6 +209,11 @@ fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
         let (what, next) = said.split_once("; ").unwrap_or((&said, "give its number"));
         return refused(key, what.to_owned(), next.to_owned());
     }
+    if let Some(Err(error)) = resource.user.as_deref().map(Identity::of) {
+        let said = chain(&error);
+        let (what, _) = said.split_once("; ").unwrap_or((&said, ""));
+        return refused("user", what.to_owned(), "create it, or leave `user` out".to_owned());
+    }
     let dest = place::target(resource);
     let directory = dest.parent().unwrap_or(Path::new("/"));
     match stage::look_at(&dest) {
@@ -245,7 +251,13 @@ async fn run_check(
     let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
     let (name, revision) = (resource.name.as_str(), revision.to_string());
     let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
-    let run = exec::run(&line.with(&variables), &variables, resource.check_timeout).await;
+    // Whoever asks and is not root asks as the user that he is.
+    let who = resource.user.as_deref().and_then(|user| Identity::to_become(user).ok()).flatten();
+    if let Some(who) = who {
+        scratch.give_to(who);
+    }
+    let line = line.with(&variables);
+    let run = exec::run_as(who, &line, &variables, resource.check_timeout).await;
     run.map(|_| ()).map_err(|error| match error {
         ExecError::Start { .. } => Refusal {
             message: format!("the check cannot be run: {}", chain(&error).replace(&*src, &dest)),
@@ -257,14 +269,16 @@ async fn run_check(
                 .to_owned(),
             help: None,
         },
-        ExecError::Failed { .. } | ExecError::TimedOut { .. } => Refusal {
-            // The copy is gone by the time anybody reads this.
-            message: format!(
-                "the check refuses the new file: {}",
-                chain(&error).replace(&*src, &dest)
-            ),
-            help: None,
-        },
+        ExecError::Nobody { .. } | ExecError::Failed { .. } | ExecError::TimedOut { .. } => {
+            Refusal {
+                // The copy is gone by the time anybody reads this.
+                message: format!(
+                    "the check refuses the new file: {}",
+                    chain(&error).replace(&*src, &dest)
+                ),
+                help: None,
+            }
+        }
     })
 }
 
@@ -291,6 +305,13 @@ impl Scratch {
             }
         }
         Err(last)
+    }
+
+    /// Lets a check that runs as somebody else look at the copy; if it cannot, it will say so.
+    fn give_to(&self, who: Identity) {
+        let files = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let all = files.map(|entry| entry.path()).chain([self.0.clone()]);
+        all.for_each(|path| drop(chown(path, Some(who.user), Some(who.group))));
     }
 }
 

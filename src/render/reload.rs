@@ -24,6 +24,7 @@ use crate::render::stage::{self, Compared};
 use crate::render::status::Step;
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{remove_if_there, sync_directory_of};
+use crate::sys::users::Identity;
 use std::path::Path;
 use std::time::Duration;
 
@@ -137,7 +138,9 @@ impl Shop {
         let line = line.with(&variables);
         let turn = self.turn(&line.to_string());
         let _turn = turn.lock().await;
-        let done = exec::run(&line, &variables, timeout).await.map(|_| ());
+        let who = resource.user.as_deref().map(Identity::to_become).transpose();
+        let who = who.map_err(|source| ExecError::Nobody { command: line.to_string(), source })?;
+        let done = exec::run_as(who.flatten(), &line, &variables, timeout).await.map(|_| ());
         done.map_err(|error| if resource.sensitive { error.without_output() } else { error })
     }
 }

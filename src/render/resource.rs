@@ -70,6 +70,8 @@ pub struct Resource {
     pub check_timeout: Duration,
     /// Tells the service about the new file; owed until it succeeds.
     pub reload: Option<CommandLine>,
+    /// Whom its commands run as; `None` = the daemon's user.
+    pub user: Option<String>,
     /// Time the reload has, and the verification after it.
     pub reload_timeout: Duration,
     /// Must succeed after the reload; until it does, the reload is owed.

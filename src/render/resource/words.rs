@@ -81,6 +81,12 @@ pub static KEYS: &[Key] = &[
         "\"json\"",
         "`json`, `yaml` or `toml`: the file must parse before it is put in place",
     ),
+    key(
+        "user",
+        "\"haproxy\"",
+        "whom the commands run as, with its first group only; without it the daemon's user. Needs \
+         a daemon that runs as root",
+    ),
     key("shell", "false", "whether a command in one string is run by `/bin/sh`; without it `true`"),
     key(
         "wait",
