@@ -1,6 +1,7 @@
 //! Where a resource may write, and that no file of it wakes others.
 
 use crate::common::{Bench, Store, error, status, until, until_file};
+use althing::render::Renderer;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -163,5 +164,27 @@ async fn a_file_that_cannot_be_parsed_is_not_installed() {
     let hidden = error(&renderer, "secret");
     assert!(hidden.contains("(line 2)") && !hidden.contains("eighty"), "{hidden}");
     assert_eq!(bench.read("a"), good);
+    renderer.shutdown().await;
+}
+
+#[tokio::test]
+async fn allowed_dirs_are_all_there_is() {
+    let bench = Bench::new();
+    fs::create_dir(bench.out("in")).unwrap();
+    for (name, dest) in [("a", "in/a"), ("b", "b")] {
+        bench.template(&format!("{name}.tera"), name);
+        resource(&bench, name, bench.out(dest).to_str().unwrap(), "");
+    }
+    let mut options = bench.options();
+    let settings = bench.out("in/althing.toml");
+    options.keep_off(&bench.path("data"), Some(&settings), &[bench.out("in")]);
+    bench.template("c.tera", "c");
+    resource(&bench, "c", settings.to_str().unwrap(), "");
+    let renderer = Renderer::start(options, Store::new()).unwrap();
+    renderer.first_pass().await;
+    assert_eq!((bench.read("in/a"), bench.read("b")), ("a".to_owned(), String::new()));
+    let told = error(&renderer, "b");
+    assert!(told.contains("is outside of allowed_dirs") && told.contains("add its dir"), "{told}");
+    assert!(error(&renderer, "c").contains("the daemon's own"), "{:?}", renderer.status());
     renderer.shutdown().await;
 }

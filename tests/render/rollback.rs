@@ -1,7 +1,7 @@
 //! `on_failure = "rollback"`: a service that fails with the new file gets the old one back.
 
 use crate::common::{Bench, Store, error, status, until, until_file};
-use althing::render::Failpoint;
+use althing::render::{Failpoint, Step};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -39,6 +39,7 @@ async fn the_old_file_comes_back_and_the_new_one_is_tried_again() {
     let said = error(&renderer, "a");
     assert!(said.contains("ended with exit code 1"), "{said}");
     assert!(status(&renderer, "a").owed_since.is_some() && !status(&renderer, "a").ok);
+    assert!(status(&renderer, "a").failures.contains_key(&Step::Reload));
     let tries = || told(&bench).iter().filter(|line| *line == "bad").count();
     until("it is tried again", || tries() >= 3).await;
     until("it is back again", || bench.read("a") == "good").await;
