@@ -289,7 +289,8 @@ impl Entry {
         let errors: Vec<&str> = errors.into_iter().flatten().map(String::as_str).collect();
         let error = (!errors.is_empty()).then(|| errors.join("\n"));
         let ok = error.is_none() && self.status.owed_since.is_none();
-        let behind = self.status.waiting.puts_off();
+        // Where a reload is owed, that is what waits.
+        let behind = self.status.waiting.puts_off() && self.status.owed_since.is_none();
         ResourceStatus { ok, error, behind, ..self.status.clone() }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Why a task each: a hanging command or a slow check of one resource must not delay another.
 //!
-//! A change is put off while `wait` sees more of them, and while `min_reload_interval` forbids
-//! the reload it may need: the pass itself waits, so that the file and what its service has loaded
+//! A change is put off while `wait` sees more of them, and while the `gate` forbids the reload it
+//! may need: the pass itself waits, so that the file and what its service has loaded
 //! do not part, and whatever comes meanwhile is in that one pass. Nothing is dropped. Only the pass
 //! at the start does not wait: it makes a file that is not there, and replaces none.
 //!
@@ -203,9 +203,9 @@ impl Tender {
         }
     }
 
-    /// A pass may end in a reload, so it begins when that is allowed.
+    /// A pass may end in a reload, so it begins when that is allowed. A torn file waits for nothing.
     async fn until_open(&mut self, stop: &mut watch::Receiver<bool>) {
-        while let Some((at, waiting)) = self.gate.shut() {
+        while let Some((at, waiting)) = self.gate.shut().filter(|_| !self.memory.torn) {
             self.wait_for(waiting, Some(at));
             tokio::select! {
                 () = stopped(stop) => return,
@@ -240,7 +240,7 @@ impl Tender {
     }
 
     async fn pass(&mut self) {
-        self.memory.is_shut = self.gate.shut().is_some();
+        self.memory.is_shut = self.gate.shut().is_some() && !self.memory.torn;
         let done = self.shop.pass(&self.resource, &mut self.memory).await;
         self.memory.may_retry = false;
         let now = SystemTime::now();

@@ -35,7 +35,7 @@ async fn outside_its_window_a_file_is_neither_replaced_nor_reloaded() {
     let renderer = bench.start(&store);
     renderer.in_place().await;
     until("it waits after a restart", || status(&renderer, "a").waiting == Waiting::Window).await;
-    assert!(status(&renderer, "a").behind && status(&renderer, "a").until.is_some());
+    assert!(status(&renderer, "a").until.is_some() && status(&renderer, "a").owed_since.is_some());
     assert_eq!((bench.read("a"), bench.path("told").exists()), ("1".to_owned(), false));
     store.put("/v", "3");
     bench.resource("a", &format!("window = \"00:00-24:00\"\n{reload}"));
