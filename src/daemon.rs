@@ -39,6 +39,7 @@ use crate::render::{Renderer, ResourceStatus};
 use crate::sys::listen::{self, ListenError, Stop, Stopper};
 use crate::sys::notify::{self, Message, Notifier};
 use crate::sys::pulse::Pulse;
+use crate::sys::usage;
 use rustix::io::Errno;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -62,6 +63,10 @@ pub fn run(flags: &Flags) -> Result<(), Report> {
     logging::start();
     for (name, near) in surroundings.misspelt() {
         tracing::warn!("the environment variable {name} sets nothing; did you mean {near}?");
+    }
+    usage::keep_inherited_descriptors();
+    if let Err(error) = usage::raise_descriptors() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKER_THREADS).enable_all().build();
@@ -241,6 +246,17 @@ impl Urls {
     }
 }
 
+const WRONG_DIR: &str =
+    "nothing was changed there; if it is the wrong directory, name the right one with --data-dir";
+
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    };
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.downcast_ref::<io::Error>().is_some_and(full))
+}
+
 fn start_node(config: &Config, home: &Home, urls: &Urls) -> Result<Node, Report> {
     let options = node::Options {
         data_dir: home.path().to_owned(),
@@ -250,14 +266,9 @@ fn start_node(config: &Config, home: &Home, urls: &Urls) -> Result<Node, Report>
     };
     Node::start(options).map_err(|error| {
         let report = Report::new(Exit::Failed, error.to_string());
-        let report = report.help(
-            "nothing was changed there; if it is the wrong directory, name the right one with \
-             --data-dir",
-        );
-        match std::error::Error::source(&error) {
-            Some(source) => report.cause(chain(source)),
-            None => report,
-        }
+        let Some(source) = std::error::Error::source(&error) else { return report.help(WRONG_DIR) };
+        let report = report.cause(chain(source));
+        report.help(if is_disk_full(source) { "free some space on that disk" } else { WRONG_DIR })
     })
 }
 

@@ -76,6 +76,26 @@ fn members_cannot_be_changed_yet() {
     assert!(post("{\"peerURLs\":[\"http://127.0.0.1:9\"]}").ends_with("500"));
 }
 
+/// As Go's server does, in letters that scripts look for.
+#[test]
+fn heads_are_written_and_refused_as_gos() {
+    let daemon = Daemon::start("doors-heads");
+    let answer = ask(&daemon, "GET", "/v2/keys/");
+    let names: Vec<&str> = answer.headers.iter().map(|(name, _)| name.as_str()).collect();
+    for name in ["Content-Type", "X-Etcd-Index", "X-Raft-Term", "X-Etcd-Cluster-Id"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    for (method, path) in [("GET", "/v2/keys/%zz"), ("PUT", "/%4"), ("OPTIONS", "/x%")] {
+        let answer = ask(&daemon, method, path);
+        assert_eq!((answer.status, answer.body.as_str()), (400, "400 Bad Request"), "{path}");
+        assert_eq!(answer.header("X-Content-Type-Options"), None);
+    }
+    assert_eq!(ask(&daemon, "OPTIONS", "/x").status, 200);
+    for path in ["/version/", "/health/"] {
+        assert_eq!(ask(&daemon, "GET", path).status, 404, "{path}");
+    }
+}
+
 #[test]
 fn statistics_are_this_members() {
     let daemon = Daemon::start_with("doors-stats", &["--name", "n1"]);

@@ -191,6 +191,17 @@ const CASES: &[Case] = &[
         "a value that is no port",
         "port {{ getv(key=\"/message\") | port }}\n",
     ),
+    template(
+        "37-unknown-argument",
+        "a misspelt argument",
+        "port {{ getv(key=\"/port\", defalt=\"80\") }}\n",
+    ),
+    template("38-argument-without-name", "an argument as confd has it", "{{ getv('/message') }}\n"),
+    template(
+        "39-include-outside",
+        "a file from somewhere else",
+        "# motd\n{% include \"/etc/motd\" %}\n",
+    ),
 ];
 
 const KEYS: &str = r#"{"/message": "Hello", "/motd": "a\nserver evil", "/services/web": "{}"}"#;

@@ -154,15 +154,31 @@ fn a_full_disk_loses_nothing_and_heals() {
     wait_until("a write fails", ROUND_WITHIN, || writers.unclear() > 0);
     let read = http("GET", &format!("{kept}?quorum=true"), "");
     assert_eq!(read.status, 200, "no reads on a full disk: {read:?}");
+    expect_alarm(&rig.daemon, true);
+    let refused = http("PUT", &kept, "value=2");
+    assert!(refused.status == 500 && refused.body.contains("no space"), "{refused:?}");
     rig.disk.behave();
     let before = writers.acknowledged();
     wait_until("writes go on", RECOVER_WITHIN, || writers.acknowledged() > before + 100);
+    expect_alarm(&rig.daemon, false);
     writers.doom();
     rig.lose_power(Keeps::Nothing, 0);
     let seen = writers.finish();
     rig.daemon.restart();
     trial.expect_clean(&rig.daemon, seen, 1);
     trial.end();
+}
+
+/// Whether the disk is full is said wherever somebody would look.
+fn expect_alarm(daemon: &Daemon, full: bool) {
+    let get = |path: &str| http("GET", &format!("{}{path}", daemon.url()), "");
+    let health = if full { 503 } else { 200 };
+    wait_until("the health is told", RECOVER_WITHIN, || get("/health").status == health);
+    assert_eq!(get("/health?exclude=NOSPACE").status, 200);
+    let status = get("/althing/v1/status").body;
+    assert!(status.contains(&format!("\"noSpace\":{full}")), "{status}");
+    let gauge = format!("althing_disk_full {}", u8::from(full));
+    assert!(get("/metrics").body.contains(&gauge));
 }
 
 /// Room for the log and none for a checkpoint, once: it is written again, and writes go on. Only

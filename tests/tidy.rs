@@ -21,8 +21,18 @@ mod sources;
 use std::fs;
 use std::path::Path;
 
-/// Names at the root that are not the project's own: build results and the example data folder.
-const NOT_OURS: &[&str] = &["target", ".git", "althing-dev"];
+/// Paths that are not the project's own: build results, the example data folder, and what fuzzing
+/// leaves behind.
+const NOT_OURS: &[&str] = &[
+    "target",
+    ".git",
+    "althing-dev",
+    "fuzz/target",
+    "fuzz/corpus",
+    "fuzz/artifacts",
+    "fuzz/coverage",
+    "fuzz/Cargo.lock",
+];
 
 #[test]
 fn the_floors_have_no_circles() {
@@ -43,7 +53,7 @@ fn sources_are_tidy() {
 
 #[test]
 fn tests_are_tidy() {
-    let files = files_under("tests", "rs");
+    let files = [files_under("tests", "rs"), files_under("fuzz", "rs")].concat();
     let breaches = files.iter().flat_map(|(path, text)| sources::breaches(path, text, true));
     assert_tidy(&breaches.collect::<Vec<_>>());
 }
@@ -67,7 +77,9 @@ fn pages_name_only_what_exists() {
 
 #[test]
 fn dependencies_are_few_single_and_explained() {
-    assert_tidy(&documents::dependencies_without_reason(&read("Cargo.toml")));
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        assert_tidy(&documents::dependencies_without_reason(manifest, &read(manifest)));
+    }
     assert_tidy(&documents::doubled_crates(&read("Cargo.lock")));
 }
 

@@ -88,6 +88,7 @@ fn report(node: &Status, files: Option<Vec<RenderedFile>>) -> Value {
             "term": node.term.0,
             "applied": node.applied.0,
             "revision": node.revision.0,
+            "noSpace": node.no_space,
             "clientUrls": node.client_urls,
         },
         "renderer": files.map(|files| json!({ "files": files })),

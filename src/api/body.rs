@@ -5,13 +5,17 @@
 //! `limits::BODY_BYTES_PER_SECOND_MIN` bytes of it that came: a client that stalls is told so
 //! instead of holding a place for ever.
 //!
-//! Invariant: never more than `limits::BODY_BYTES_MAX` bytes are held, and a body that announces
-//! more is refused unread.
+//! Invariants:
+//! * Never more than `limits::BODY_BYTES_MAX` bytes are held of one body, and one that announces
+//!   more is refused unread.
+//! * Bodies of which more is to come hold `limits::BODIES_HELD_BYTES_MAX` together: thousands of
+//!   slow ones cannot take the memory of everything else.
 
 use crate::base::limits;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +31,9 @@ pub(super) enum BadBody {
         limits::BODY_BYTES_PER_SECOND_MIN
     )]
     TooSlow,
+    /// Too much of other bodies is held.
+    #[error("too many requests")]
+    Crowded,
     /// The client stopped, or spoke no HTTP.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
@@ -40,8 +47,10 @@ pub(super) async fn read(mut body: Incoming) -> Result<Bytes, BadBody> {
     }
     let begun = Instant::now();
     let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
-    loop {
+    let mut share = Share::of(&HELD);
+    while !body.is_end_stream() {
         let bytes = first.len() + whole.len();
+        share.grow(bytes)?;
         let frame = timeout_at(begun + patience(bytes), body.frame()).await;
         let Some(frame) = frame.map_err(|_| BadBody::TooSlow)? else { break };
         let Ok(data) = frame?.into_data() else { continue };
@@ -56,6 +65,34 @@ pub(super) async fn read(mut body: Incoming) -> Result<Bytes, BadBody> {
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// Bytes of bodies that are held while more of them is to come.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// One body's part of that.
+struct Share {
+    held: &'static AtomicUsize,
+    bytes: usize,
+}
+
+impl Share {
+    fn of(held: &'static AtomicUsize) -> Self {
+        Self { held, bytes: 0 }
+    }
+
+    /// Makes it `bytes` large, which is not less than before.
+    fn grow(&mut self, bytes: usize) -> Result<(), BadBody> {
+        let more = bytes - std::mem::replace(&mut self.bytes, bytes);
+        let before = if more > 0 { self.held.fetch_add(more, Ordering::Relaxed) } else { 0 };
+        if before + more > limits::BODIES_HELD_BYTES_MAX { Err(BadBody::Crowded) } else { Ok(()) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// How long a body may have taken when so much of it is there.
@@ -73,5 +110,19 @@ mod tests {
         assert_eq!(patience(0), Duration::from_secs(10));
         assert_eq!(patience(999), Duration::from_millis(10_999));
         assert_eq!(patience(5_000), Duration::from_secs(15));
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_given_back() {
+        static HELD: AtomicUsize = AtomicUsize::new(0);
+        let [mut large, mut small] = [Share::of(&HELD), Share::of(&HELD)];
+        large.grow(1).unwrap();
+        large.grow(limits::BODIES_HELD_BYTES_MAX - 1).unwrap();
+        small.grow(1).unwrap();
+        assert!(matches!(small.grow(2), Err(BadBody::Crowded)));
+        drop(large);
+        small.grow(3).unwrap();
+        drop(small);
+        assert_eq!(HELD.load(Ordering::Relaxed), 0);
     }
 }

@@ -33,7 +33,7 @@ pub struct Policy {
     /// Which web pages may ask.
     pub cors: Cors,
     /// The names of this host, when the listener is on loopback: other names are refused.
-    /// `localhost` and addresses are always good. `None` = any name is.
+    /// `localhost` and loopback addresses are always good. `None` = any name is.
     pub hosts: Option<Vec<String>>,
 }
 
@@ -64,8 +64,8 @@ impl Policy {
                 Ok(Some(origin.clone()))
             }
             (Cors::Off | Cors::Listed(_), Some(_)) => Err(refusal(
-                "requests of web pages are refused: allow this Origin with `cors` in the \
-                 configuration\n",
+                "requests of web pages (with an Origin) are refused: use a client outside the \
+                 browser\n",
             )),
         }
     }
@@ -106,7 +106,11 @@ fn host_of<B>(request: &Request<B>) -> Option<&[u8]> {
 
 fn is_ours(host: &[u8], hosts: &[String]) -> bool {
     let named = |name: &String| host.eq_ignore_ascii_case(name.as_bytes());
-    let is_address = || std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>().is_ok());
+    // Not every address: 0.0.0.0 reaches loopback too, past what browsers do to keep pages off.
+    let is_address = || {
+        let address = std::str::from_utf8(host).ok().and_then(|host| host.parse::<IpAddr>().ok());
+        address.is_some_and(|address| address.to_canonical().is_loopback())
+    };
     host.is_empty()
         || host.eq_ignore_ascii_case(b"localhost")
         || is_address()
@@ -128,12 +132,21 @@ mod tests {
     #[test]
     fn a_foreign_name_is_refused_on_loopback() {
         let policy = Policy { hosts: Some(vec!["node1.lan".into()]), ..Policy::default() };
-        let good =
-            ["localhost:2379", "LOCALHOST", "127.0.0.1:2379", "[::1]:2379", "Node1.lan:2379", ""];
+        let good = [
+            "localhost:2379",
+            "LOCALHOST",
+            "127.0.0.1:2379",
+            "[::1]:2379",
+            "127.9.9.9",
+            "Node1.lan:2379",
+            "",
+        ];
         for host in good {
             assert!(policy.admit(&request(host, None)).is_ok(), "{host}");
         }
-        for host in ["evil.example", "evil.example:2379", "localhost.evil.example", "node1"] {
+        let bad =
+            ["evil.example", "localhost.evil.example", "node1", "0.0.0.0", "203.0.113.1:2379"];
+        for host in bad {
             let refused = policy.admit(&request(host, None)).unwrap_err();
             assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{host}");
         }

@@ -1,9 +1,10 @@
 //! `/version` and `/health`: what monitors and clients ask before anything else.
 //!
 //! Health is a linearizable read: it answers whether this member can serve, not whether its
-//! process runs. The shapes are etcd 3.5's, newlines (or none) included.
+//! process runs. A disk without room makes it false too, as etcd's alarm NOSPACE does, unless the
+//! query says `exclude=NOSPACE`. The shapes are etcd 3.5's, newlines (or none) included.
 //!
-//! Deliberately not here: metrics (`metrics`), and alarms, which do not exist yet.
+//! Deliberately not here: metrics (`metrics`).
 
 use crate::api::Tree;
 use crate::base::limits::HEALTH_TIMEOUT_MS;
@@ -23,8 +24,10 @@ pub(super) fn tree(node: Handle, insecure: bool) -> Tree {
         .and(warp::get())
         .map(|| warp::reply::with_header(version(), "content-type", "application/json"))
         .map(Reply::into_response);
-    let health =
-        warp::path!("health").and(warp::get()).and_then(move || health(node.clone(), insecure));
+    let health = warp::path!("health")
+        .and(warp::get())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and_then(move |query: String| health(node.clone(), insecure, query));
     version.or(health).unify().boxed()
 }
 
@@ -32,13 +35,18 @@ fn version() -> String {
     format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{ETCD_VERSION}"}}"#)
 }
 
-async fn health(node: Handle, insecure: bool) -> Result<Response, Infallible> {
+async fn health(node: Handle, insecure: bool, query: String) -> Result<Response, Infallible> {
     let patience = Duration::from_millis(HEALTH_TIMEOUT_MS);
     let read = tokio::time::timeout(patience, node.read(ReadMode::Linearizable)).await;
-    let healthy = matches!(read, Ok(Ok(_)));
+    let has_space = excludes_no_space(&query) || !node.status().no_space;
+    let healthy = matches!(read, Ok(Ok(_))) && has_space;
     let text = text(healthy, insecure);
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(warp::reply::with_status(text, status).into_response())
+}
+
+fn excludes_no_space(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "exclude=NOSPACE")
 }
 
 fn text(healthy: bool, insecure: bool) -> &'static str {

@@ -122,6 +122,8 @@ fn write_server(page: &mut Page<'_>, status: &Status, figures: &Figures) -> fmt:
         figures.leader_changes,
     )?;
     page.gauge("althing_raft_term", "The term.", status.term.0)?;
+    let no_space = u64::from(status.no_space);
+    page.gauge("althing_disk_full", "Whether the store waits for room on its disk.", no_space)?;
     // Gauges, as etcd has them, in spite of their names.
     let committed = figures.committed.0.max(status.applied.0);
     page.gauge("etcd_server_proposals_committed_total", "Last committed entry.", committed)?;
@@ -396,6 +398,7 @@ mod tests {
             term: Term(2),
             applied: LogIndex(9),
             revision: Revision(7),
+            no_space: false,
         };
         let flushes = Durations {
             buckets: vec![(Duration::from_micros(16), 1), (Duration::from_micros(32), 2)],

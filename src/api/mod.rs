@@ -111,7 +111,10 @@ impl Doors {
 
     async fn route(&self, request: Request<Incoming>) -> Response {
         if *request.method() == Method::OPTIONS {
-            return reply::empty();
+            return match normalised(request.uri().path()) {
+                Some(_) => reply::empty(),
+                None => reply::bad_request(),
+            };
         }
         match key_of(request.uri().path()) {
             Some(_) => self.keys.serve(request).await,
@@ -125,12 +128,12 @@ impl Doors {
             let (parts, body) = request.into_parts();
             return self.keys.serve_key(&parts, body, &path[KEYS.len()..]).await;
         }
-        // Only members tell a trailing slash from none.
+        // Only members and keys take a trailing slash.
         let has_slash = request.uri().path().ends_with('/') && !path.is_empty();
         let mut segments = path.split(|byte| *byte == b'/').skip(1);
         match segments.next().unwrap_or_default() {
             b"v2" => self.route_v2(request, &path, has_slash).await,
-            b"version" | b"health" => through(&self.health, request).await,
+            b"version" | b"health" if !has_slash => through(&self.health, request).await,
             b"althing" => through(&self.agent, request).await,
             b"metrics" if segments.next().is_none() && !has_slash => self.metrics.page(),
             b"" => only_read(request.method(), || front::page(&self.node.status())),

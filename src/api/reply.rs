@@ -81,9 +81,12 @@ pub(super) fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, Bytes::from_static(b"404 page not found\n"))
 }
 
-/// What Go answers to a request line it cannot read.
+/// What Go answers to a request line it cannot read, before it closes the connection.
 pub(super) fn bad_request() -> Response {
-    text(StatusCode::BAD_REQUEST, Bytes::from_static(b"400 Bad Request"))
+    let mut response = text(StatusCode::BAD_REQUEST, Bytes::from_static(b"400 Bad Request"));
+    response.headers_mut().remove(header::X_CONTENT_TYPE_OPTIONS);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// 405 with the methods that are allowed.

@@ -18,6 +18,9 @@ pub enum Malformed {
     /// A varint of more than 64 bits.
     #[error("integer out of range")]
     Overflow,
+    /// A varint with zeros on top: every value has one encoding.
+    #[error("integer longer than it needs to be")]
+    Overlong,
     /// Bytes left over after the last field.
     #[error("bytes left over")]
     TrailingBytes,
@@ -160,7 +163,7 @@ impl<'a> Reader<'a> {
     /// An unsigned LEB128 integer.
     ///
     /// # Errors
-    /// `Overflow` past 64 bits.
+    /// `Overflow` past 64 bits, `Overlong` with zeros on top.
     pub fn uint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -171,10 +174,33 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                return Ok(value);
+                let shortest = byte > 0 || shift == 0;
+                return if shortest { Ok(value) } else { Err(Malformed::Overlong) };
             }
         }
         Err(Malformed::Overflow)
+    }
+
+    /// How many elements follow, where more than `max` are never written: memory for them is not
+    /// bounded by the input's length.
+    ///
+    /// # Errors
+    /// `Overflow` above `max`.
+    pub fn count(&mut self, max: usize) -> Result<usize, Malformed> {
+        let count = usize::try_from(self.uint()?).ok();
+        count.filter(|count| *count <= max).ok_or(Malformed::Overflow)
+    }
+
+    /// The format of `what`, from 1 to `newest`.
+    ///
+    /// # Errors
+    /// `NewerFormat` above, `Unknown` for 0.
+    pub fn format(&mut self, what: &'static str, newest: u64) -> Result<u64, Malformed> {
+        match self.uint()? {
+            0 => Err(Malformed::Unknown { what: "format", value: 0 }),
+            found if found > newest => Err(Malformed::NewerFormat { what, found, newest }),
+            found => Ok(found),
+        }
     }
 
     /// A zigzag-coded signed integer.
@@ -296,6 +322,10 @@ mod tests {
     fn bad_bytes_are_refused() {
         assert_eq!(Reader::new(&[0x80]).uint(), Err(Malformed::Truncated));
         assert_eq!(Reader::new(&[0xff; 11]).uint(), Err(Malformed::Overflow));
+        assert_eq!(Reader::new(&[0x81, 0]).uint(), Err(Malformed::Overlong));
+        let zero = Malformed::Unknown { what: "format", value: 0 };
+        assert_eq!(Reader::new(&[0]).format("it", 1), Err(zero));
+        assert_eq!(Reader::new(&[3]).count(2), Err(Malformed::Overflow));
         assert_eq!(Reader::new(&[5, 1]).bytes(), Err(Malformed::Truncated));
         assert_eq!(Reader::new(&[2]).bool(), Err(Malformed::Unknown { what: "flag", value: 2 }));
         assert_eq!(Reader::new(&[0]).finish(), Err(Malformed::TrailingBytes));

@@ -11,6 +11,7 @@
 //! Deliberately not here: colours, and what the errors mean.
 
 use crate::base::codec::{Malformed, Reader, Writer};
+use crate::base::limits;
 use std::fmt;
 use std::ops::Range;
 
@@ -136,7 +137,8 @@ impl Diagnostic {
         })?;
         let key = input.option(text)?.map(String::into_boxed_str);
         let help = input.option(text)?.map(String::into_boxed_str);
-        let notes = (0..input.uint()?).map(|_| text(input)).collect::<Result<_, _>>()?;
+        let count = input.count(limits::DIAGNOSTIC_NOTES_MAX)?;
+        let notes = (0..count).map(|_| text(input)).collect::<Result<_, _>>()?;
         Ok(Self { message, file, place, key, help, notes })
     }
 }
@@ -174,9 +176,11 @@ impl fmt::Display for Diagnostic {
 fn show_place(f: &mut fmt::Formatter<'_>, file: &str, place: &Place, margin: &str) -> fmt::Result {
     let Place { line, column, text, width } = place;
     write!(f, "\n{margin}--> {file}:{line}:{column}\n{margin} |\n{line} | {}", printable(text))?;
+    // A place that came over the pipe may be none.
+    let before = column.saturating_sub(1);
     let lead: String =
-        text.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let carets = (*width).min(text.chars().count().saturating_sub(column - 1)).max(1);
+        text.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    let carets = (*width).min(text.chars().count().saturating_sub(before)).max(1);
     write!(f, "\n{margin} | {lead}{}", "^".repeat(carets))
 }
 

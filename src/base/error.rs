@@ -19,8 +19,8 @@ pub enum Rejected {
     /// A comparison failed; `cause` in etcd's brackets: `[given != actual]`.
     #[error("Compare failed")]
     CompareFailed {
-        /// The bracketed comparison.
-        cause: String,
+        /// The bracketed comparison, with the bytes of both values.
+        cause: Vec<u8>,
     },
     /// The operation needs a file, and this path is a directory.
     #[error("Not a file")]
@@ -99,21 +99,22 @@ impl Rejected {
         }
     }
 
-    /// What v2 shows as `cause`; empty = left out.
+    /// What v2 shows as `cause`; empty = left out. Names and values are bytes, not text.
     #[must_use]
-    pub fn cause(&self) -> String {
+    pub fn cause(&self) -> Vec<u8> {
         match self {
             Self::NotFound(path)
             | Self::NotAFile(path)
             | Self::NotADirectory(path)
             | Self::AlreadyExists(path)
-            | Self::DirectoryNotEmpty(path) => path.to_string(),
-            Self::CompareFailed { cause } | Self::Invalid { cause } => cause.clone(),
+            | Self::DirectoryNotEmpty(path) => path.key().to_vec(),
+            Self::CompareFailed { cause } => cause.clone(),
+            Self::Invalid { cause } => cause.clone().into(),
             Self::RootReadOnly => "/".into(),
             Self::Compacted { oldest, requested } => {
-                format!("the requested history has been cleared [{oldest}/{requested}]")
+                format!("the requested history has been cleared [{oldest}/{requested}]").into()
             }
-            Self::FutureRevision => String::new(),
+            Self::FutureRevision => Vec::new(),
             Self::OutcomeUnknown => "etcdserver: request timed out".into(),
             Self::NoSpace => "mvcc: database space exceeded".into(),
         }
@@ -212,7 +213,7 @@ mod tests {
         for (rejected, v2, v3, cause) in table {
             assert_eq!(rejected.v2_code(), v2, "{rejected}");
             assert_eq!(rejected.v3_code() as u8, v3, "{rejected}");
-            assert_eq!(rejected.cause(), cause);
+            assert_eq!(rejected.cause(), cause.as_bytes());
         }
     }
 }

@@ -48,6 +48,10 @@ pub const WATCH_RING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Changes a watcher takes at once; the rest follows when these are written out.
 pub const WATCH_BATCH_CHANGES_MAX: usize = 512;
 
+/// Bytes of changes a watcher takes at once, but for the last one: what a client that does not
+/// read its stream makes this process hold.
+pub const WATCH_BATCH_BYTES_MAX: usize = 64 * 1024;
+
 /// Records of history a watcher reads before others get their turn: about a millisecond.
 pub const WATCH_SCAN_RECORDS_MAX: usize = 4_096;
 
@@ -128,8 +132,8 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Time a client may take to send its first byte, and then the rest of a request's head.
 pub const HEADER_TIMEOUT_MS: u64 = 10_000;
 
-/// Connections of all client listeners together.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections of all client listeners together: ten thousand watchers, and those who write.
+pub const CONNECTIONS_MAX: usize = 16_384;
 
 /// Connections the kernel holds for a listener that is busy accepting others.
 pub const LISTEN_BACKLOG: u32 = 1_024;
@@ -386,6 +390,8 @@ pub const COMMAND_LINES_SHOWN_MAX: usize = 40;
 /// Earlier versions kept of one rendered file: more is what a repository of templates is for.
 pub const BACKUPS_MAX: u32 = 100;
 
+/// Notes of one diagnostic: a chain of includes is no longer than there are files.
+pub const DIAGNOSTIC_NOTES_MAX: usize = TEMPLATE_FILES_MAX;
 /// Time a file operation of the renderer may take before the status calls it hanging: a disk that
 /// is merely slow is faster.
 pub const RENDER_DISK_MS_MAX: u64 = 10_000;
@@ -410,3 +416,71 @@ pub const WINDOW_LOOK_MS_MAX: u64 = 60_000;
 
 /// Links followed to a destination, one to the next: more is a circle.
 pub const DEST_LINKS_MAX: usize = 16;
+/// Host names one render may look up: each is a question to a server that may not answer.
+pub const LOOKUPS_MAX: usize = 64;
+
+/// Time one host name has to be found, and all of one render together: with name servers that
+/// do not answer, a render still ends before `RENDER_WALL_MS_MAX`.
+pub const LOOKUP_MS_MAX: u64 = 2_000;
+/// See `LOOKUP_MS_MAX`.
+pub const LOOKUPS_MS_MAX: u64 = 8_000;
+
+/// Addresses of one host name a template sees.
+pub const LOOKUP_ADDRESSES_MAX: usize = 256;
+
+/// Threads that wait for name servers at once.
+pub const LOOKUPS_AT_ONCE_MAX: usize = 4;
+
+/// Bytes one regular expression of a template may take when compiled.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Compiled regular expressions a render worker keeps.
+pub const REGEXES_KEPT_MAX: usize = 64;
+/// Bytes of request bodies that are held while more of them is to come, of all clients together:
+/// 64 of the largest. Small bodies come in one piece and are not counted.
+pub const BODIES_HELD_BYTES_MAX: usize = 64 * BODY_BYTES_MAX;
+
+/// Time a client may take nothing of an answer that is there for it; any progress begins it anew.
+/// A watcher that is cut asks again from its next index and misses nothing.
+pub const ANSWER_STALL_MS: u64 = 20_000;
+
+/// Bytes of answers the kernel is to hold for one connection. Left alone it takes 4 MiB for a
+/// client that does not read.
+pub const SOCKET_SEND_BYTES: u32 = 256 * 1024;
+
+/// Time a connection is kept after its last answer for what its client still sends: a socket
+/// closed with bytes unread takes the answer with it.
+pub const LINGER_MS: u64 = 2_000;
+
+/// Bytes read and dropped meanwhile: several times what two sockets hold between them.
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Silence after which the kernel asks whether a client's host is still there: a long poll of one
+/// that lost its power is noticed within a minute.
+pub const KEEPALIVE_IDLE_SECONDS: u64 = 30;
+
+/// Time between two such questions.
+pub const KEEPALIVE_INTERVAL_SECONDS: u64 = 10;
+
+/// Such questions without an answer after which the connection is gone.
+pub const KEEPALIVE_PROBES: u32 = 3;
+
+/// Silence after which an HTTP/2 client is asked for a sign of life: what `HEADER_TIMEOUT_MS` is
+/// to HTTP/1.1, since nobody can answer in the middle of a frame.
+pub const HTTP2_PING_INTERVAL_MS: u64 = 10_000;
+
+/// Time it has for that sign.
+pub const HTTP2_PING_TIMEOUT_MS: u64 = 10_000;
+
+/// Streams of one HTTP/2 connection that its client reset before this process looked at them; more
+/// is an attack ("rapid reset"), and ends the connection.
+pub const HTTP2_RESETS_PENDING_MAX: usize = 20;
+
+/// Streams of one HTTP/2 connection that this process reset for errors of its client, likewise.
+pub const HTTP2_RESETS_SENT_MAX: usize = 256;
+
+/// Connections without a place that are waited for at one time until they have been told so.
+pub const TURNING_AWAY_MAX: usize = 8;
+
+/// Time between two log lines about clients that are turned away: a flood is told as a number.
+pub const FLOOD_LOG_MS: u64 = 10_000;

@@ -60,6 +60,10 @@ impl KeyPath {
         if cleaned.is_empty() {
             cleaned.push(b'/');
         }
+        // The slash in front may be one byte too many.
+        if cleaned.len() > limits::KEY_BYTES_MAX {
+            return Err(BadPath::TooLong(cleaned.len()));
+        }
         Ok(Self(cleaned.into()))
     }
 
@@ -177,6 +181,9 @@ mod tests {
             assert_eq!(path(raw).to_string(), cleaned, "{raw}");
         }
         assert!(matches!(KeyPath::clean(&[b'a'; 20_000]), Err(BadPath::TooLong(20_000))));
+        let longest = [b'a'; limits::KEY_BYTES_MAX];
+        assert!(KeyPath::clean(&longest[1..]).is_ok());
+        assert!(KeyPath::clean(&longest).is_err(), "with its slash, one byte too long");
         assert!(matches!(KeyPath::clean(&b"/a".repeat(129)), Err(BadPath::TooDeep(129))));
     }
 

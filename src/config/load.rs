@@ -94,7 +94,8 @@ impl Surroundings {
             SPECS.map(|spec| spec.env).into_iter().chain(OTHER_VARIABLES).collect();
         let names = self.environment.keys().filter_map(|name| name.to_str());
         let ours = names.filter(|name| name.starts_with("ALTHING_") && !known.contains(name));
-        let near = ours.filter_map(|name| Some((name.to_owned(), did_you_mean(name, &known)?)));
+        let settings = SPECS.map(|spec| spec.env);
+        let near = ours.filter_map(|name| Some((name.to_owned(), did_you_mean(name, &settings)?)));
         near.collect()
     }
 

@@ -38,9 +38,6 @@ fn next_step(error: &Diagnostic) -> String {
         return "a {% for %} or {% if %} lacks its {% endfor %} or {% endif %}, or a tag its end"
             .to_owned();
     }
-    if message.starts_with('`') && message.contains("` is not a") {
-        return "correct the stored value, or leave the filter out".to_owned();
-    }
     if error.file.ends_with(".toml") {
         return "a resource is lines of `key = value` below [template]; text stands in quotes"
             .to_owned();
@@ -75,7 +72,6 @@ mod tests {
         assert!(help("a.tera", "`x` is not defined").contains("getv("));
         assert!(help("a.tera", "Found x").contains("endfor"));
         assert!(help("a.tera", "Unexpected end of input").contains("lacks its"));
-        assert!(help("a.tera", "`x` is not a port").contains("stored value"));
         assert!(help("a.toml", "not an absolute path of a file").contains("whole path"));
         assert!(help("a.toml", "expected `=`").contains("[template]"));
         let kept = with_next_step(Diagnostic::new("a", "b").help("c"));

@@ -68,8 +68,10 @@ pub async fn check(args: &CheckArgs, out: &mut Out<'_>) -> Result<(), Report> {
     match args.keys.freeze().await {
         Ok(keys) => problems.extend(try_all(&survey, &good, &Arc::new(keys), out).await?),
         Err(report) if !are_files_wrong => return Err(report),
-        // What is wrong with the files is told first; the keys are for another run.
-        Err(_) => {}
+        Err(report) => {
+            let why = quoted(&report.cause.unwrap_or(report.error));
+            out.line(&format!("??  keys      no template is tried: {why}"))?;
+        }
     }
     if problems.is_empty() {
         return Ok(());

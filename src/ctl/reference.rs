@@ -185,9 +185,12 @@ fn template_functions() -> String {
              relative to the resource's `prefix`.\n\n\
              Every text a template prints is held against the *line guard*: a stored value with a \
              control character fails the render, so that a value cannot add a line to a file; \
-             `| multiline` lets line breaks and tabs through. Tera's `safe` is not there.\n";
+             `| multiline` lets line breaks and tabs through. The template's own text is free: \
+             `join(sep=\"\\n\")` puts clean values on lines of their own. Tera's `safe` is not \
+             there.\n";
     text += "\n## Functions\n";
     text += &table(words::FUNCTIONS);
+    text += "\nSRV records cannot be looked up; [why](../decisions/no-srv-lookup.md).\n";
     text += "\n## Filters\n";
     text += &table(words::FILTERS);
     text += "\n## From Tera\n\n";

@@ -48,6 +48,8 @@ struct Node {
     role: Option<String>,
     leader: Option<String>,
     revision: Option<u64>,
+    #[serde(rename = "noSpace")]
+    no_space: bool,
 }
 
 /// What it says about the renderer.
@@ -93,6 +95,10 @@ pub async fn status(args: &StatusArgs, out: &mut Out<'_>) -> Result<(), Report> 
     } else {
         show(&status, out)?;
     }
+    if status.node.no_space {
+        return Err(Report::new(Exit::Failed, "the disk of the store is full")
+            .help("make room on it; nothing needs a restart"));
+    }
     let files = status.files();
     match files.iter().filter(|file| !file.ok).count() {
         0 => Ok(()),
@@ -113,7 +119,7 @@ impl Status {
 
 fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
     let text = |field: &Option<String>| field.as_deref().map_or("-".to_owned(), quoted);
-    let Node { name, member, cluster, role, leader, revision } = &status.node;
+    let Node { name, member, cluster, role, leader, revision, no_space } = &status.node;
     let revision = revision.map_or("-".to_owned(), |revision| revision.to_string());
     out.line(&format!(
         "{}  {}  member {}  leader {}  cluster {}  revision {revision}  version {}",
@@ -124,6 +130,9 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
         text(cluster),
         text(&status.version),
     ))?;
+    if *no_space {
+        out.line("the disk of the store is full: writes are refused until there is room")?;
+    }
     let files = status.files();
     if files.is_empty() {
         return out.line("no rendered files");
@@ -139,7 +148,7 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
         let error = file.error.as_deref().unwrap_or("its reload is owed and will be tried again");
         out.line(&format!("\n{}:", quoted(&file.name)))?;
         for line in error.lines() {
-            out.line(&format!("  {}", quoted(line.trim_end())))?;
+            out.line(format!("  {}", out.shown(line)).trim_end())?;
         }
     }
     Ok(())
@@ -171,7 +180,7 @@ mod tests {
         "member":"8e9e","leader":"8e9e","cluster":"cdf8","revision":5,"later":[1]},"renderer":null}"#;
     const ILL: &str = r#"{"renderer":{"files":[
         {"name":"hello","dest":"/x/hello.txt","ok":true,"revision":5,"changes":2},
-        {"name":"web","ok":false,"error":"error: no\n --> a"},
+        {"name":"web","ok":false,"error":"error: no\n --> a\n  |\n1 | \"x\""},
         {"name":"slow","dest":"/slow","ok":true,"behind":true,"revision":4,"changes":1},
         {"name":"lb","dest":"/lb","ok":false,"owedSince":"2026-01-01T00:00:00Z"}]}}"#;
 
@@ -197,7 +206,9 @@ lb        reload owed  -         -        /lb
 
 web:
   error: no
-  \" --> a\"
+   --> a
+    |
+  1 | \"x\"
 
 lb:
   its reload is owed and will be tried again

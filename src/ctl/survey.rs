@@ -28,6 +28,7 @@ use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{self, Durability};
 use crate::sys::users::Identity;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,10 +191,26 @@ fn confdir_advice(settings: &Config, error: Diagnostic) -> Diagnostic {
 /// An error about a key of a resource, shown at its value, or else at the key.
 fn placed(error: Diagnostic, resource: &Resource, key: &str, value: &str) -> Diagnostic {
     let text = resource::read_bounded(&resource.file).unwrap_or_default();
-    let quoted = [format!("\"{value}\""), format!("'{value}'"), key.to_owned()];
-    let found = quoted.iter().find_map(|q| text.find(q.as_str()).map(|at| at..at + q.len()));
-    let place = found.map(|range| Box::new(Place::of(&text, &range)));
+    let place = range_of(&text, key, value).map(|range| Box::new(Place::of(&text, &range)));
     Diagnostic { place, ..error }
+}
+
+/// Where `key = "value"` has its value, else its key; a comment that names it is none.
+fn range_of(text: &str, key: &str, value: &str) -> Option<Range<usize>> {
+    let quoted = [format!("\"{value}\""), format!("'{value}'"), key.to_owned()];
+    let mut lines = Vec::new();
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if line.trim_start().starts_with(key) {
+            lines.push((at, line));
+        }
+        at += line.len();
+    }
+    quoted.iter().find_map(|wanted| {
+        lines.iter().find_map(|(at, line)| {
+            line.find(wanted.as_str()).map(|column| at + column..at + column + wanted.len())
+        })
+    })
 }
 
 fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
@@ -340,6 +357,15 @@ mod tests {
         let text = format!("[template]\nsrc = \"web.tera\"\ndest = \"{dest}\"\n{more}");
         std::fs::write(&file, &text).unwrap();
         resource::parse(&file, "web", &text).unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_value_is_found_at_its_key_and_not_in_a_comment() {
+        let text =
+            "# dest = \"/a\" and check_cmd\n[template]\ndest = \"/a\"\ncheck_cmd = [\"x\"]\n";
+        let found = |key, value| range_of(text, key, value).map(|range| &text[range]);
+        assert_eq!(range_of(text, "dest", "/a").map(|range| range.start), text.rfind("\"/a\""));
+        assert_eq!((found("check_cmd", "x y"), found("src", "a")), (Some("check_cmd"), None));
     }
 
     fn folder() -> tempfile::TempDir {

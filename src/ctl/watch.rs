@@ -26,7 +26,8 @@ use std::time::Duration;
 /// Arguments of `watch`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  althing watch\n  \
-    althing watch /services --after 1 -o json")]
+    althing watch /services --after 1 -o json\n\n\
+    --timeout is for finding a server; a watch ends after --events, or when it is stopped.")]
 pub struct WatchArgs {
     /// The key or directory; everything below it is watched too
     #[arg(default_value = "/")]

@@ -76,7 +76,9 @@ pub async fn why(args: &WhyArgs, out: &mut Out<'_>) -> Result<(), Report> {
 /// The file a person means: by its path, or by its resource's name.
 fn find<'a>(wanted: &str, files: &'a [File]) -> Result<&'a File, Report> {
     let path = absolute(wanted);
-    let matches = |file: &&File| Path::new(&file.dest) == path || file.name == wanted;
+    // A destination may be below a link too, as /var/run is.
+    let is_it = |dest: &str| !dest.is_empty() && absolute(dest) == path;
+    let matches = |file: &&File| is_it(&file.dest) || file.name == wanted;
     if let Some(file) = files.iter().find(matches) {
         return Ok(file);
     }
@@ -125,7 +127,7 @@ fn rows(file: &File, resource: Option<&Resource>) -> Vec<Vec<String>> {
         rows.push(row("template", quoted(&resource.src)));
         rows.push(row("keys", keys_of(resource)));
     }
-    if let Some(revision) = file.revision {
+    if let Some(revision) = file.revision.filter(|revision| *revision > 0) {
         rows.push(row(
             "revision",
             format!("{revision}; the file is what the keys of then make of it"),
@@ -158,6 +160,7 @@ fn state(file: &File) -> String {
         (true, ..) if file.behind => "behind its keys: a change has to wait".to_owned(),
         (true, ..) => "up to date".to_owned(),
         (false, Some(since), _) => format!("its reload is owed since {since}"),
+        (false, None, _) if file.revision == Some(0) => "failing from the start".to_owned(),
         (false, None, _) => "failing: the last good version stays".to_owned(),
     }
 }

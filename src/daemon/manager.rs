@@ -171,7 +171,8 @@ fn status_line(node: &Status, is_good: bool, files: &str) -> String {
         (Some(_), role) => role.to_owned(),
         (None, role) => format!("{role} without a leader"),
     };
-    let place = format!("{place}, term {}, revision {}", node.term, node.revision);
+    let full = if node.no_space { "the disk of the store is full, " } else { "" };
+    let place = format!("{full}{place}, term {}, revision {}", node.term, node.revision);
     if is_good { format!("{place}, {files}") } else { format!("degraded: {files}; {place}") }
 }
 
@@ -253,8 +254,12 @@ mod tests {
             revision: Revision(7),
             leader_since: WallTime(0),
             started: WallTime(0),
+            no_space: false,
         };
         assert_eq!(status_line(&node, true, "x"), "leader, term 3, revision 7, x");
+        let full = Status { no_space: true, ..node.clone() };
+        let expected = "the disk of the store is full, leader, term 3, revision 7, x";
+        assert_eq!(status_line(&full, true, "x"), expected);
         assert_eq!(status_line(&node, false, "x"), "degraded: x; leader, term 3, revision 7");
         let alone = Status { role: Role::Follower, leader: None, ..node.clone() };
         assert_eq!(

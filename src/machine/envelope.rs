@@ -108,11 +108,7 @@ impl Envelope {
     /// `NewerFormat` for an entry of a newer version; otherwise what is malformed.
     pub fn open(data: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(data);
-        let format = reader.uint()?;
-        if format != ENVELOPE_FORMAT {
-            let newest = ENVELOPE_FORMAT;
-            return Err(Malformed::NewerFormat { what: "a log entry", found: format, newest });
-        }
+        reader.format("a log entry", ENVELOPE_FORMAT)?;
         let (stamp, wall) = (ClusterTime(reader.uint()?), WallTime(reader.uint()?));
         Ok(Self { stamp, wall, proposal: Proposal::decode(reader)? })
     }

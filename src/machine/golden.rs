@@ -185,7 +185,8 @@ fn told(answer: &Answer, changes: &[Change]) -> String {
 }
 
 fn refusal(rejected: &Rejected) -> String {
-    format!("refused: {} {} [{}]", rejected.v2_code(), rejected, rejected.cause())
+    let cause = String::from_utf8_lossy(&rejected.cause()).into_owned();
+    format!("refused: {} {} [{cause}]", rejected.v2_code(), rejected)
 }
 
 fn records(changes: &[Change]) -> String {

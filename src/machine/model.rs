@@ -25,6 +25,10 @@ use std::sync::Arc;
 
 type Refusal = (u16, String);
 
+fn refusal(rejected: &Rejected) -> Refusal {
+    (rejected.v2_code(), String::from_utf8(rejected.cause()).unwrap())
+}
+
 /// A file or an explicit directory of the model.
 #[derive(Clone, Debug, PartialEq)]
 struct Item {
@@ -491,7 +495,7 @@ impl Pair {
         let (answer, changes) = self.bench.propose(commands.to_vec());
         match (told, answer.verdict) {
             (Err(expected), Err(rejected)) => {
-                assert_eq!((rejected.v2_code(), rejected.cause()), expected);
+                assert_eq!(refusal(&rejected), expected);
                 assert!(changes.is_empty());
                 assert_eq!(answer.revision.0 + 1, now.revision);
             }
@@ -606,7 +610,7 @@ impl Pair {
                 for recursive in [false, true] {
                     let listing = Listing { recursive };
                     let read = get_at(&reader, Revision(*revision), &path(at), listing).unwrap();
-                    let read = read.map_err(|rejected| (rejected.v2_code(), rejected.cause()));
+                    let read = read.map_err(|rejected| refusal(&rejected));
                     assert_eq!(read, tree.get(at, recursive), "{at} at {revision}");
                 }
             }

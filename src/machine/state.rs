@@ -67,9 +67,8 @@ impl State {
 
     fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        at_most("the machine's bookkeeping", reader.uint()?, STATE_FORMAT)?;
-        let feature_level = reader.uint()?;
-        at_most("the cluster's feature level", feature_level, FEATURE_LEVEL)?;
+        reader.format("the machine's bookkeeping", STATE_FORMAT)?;
+        let feature_level = reader.format("the cluster's feature level", FEATURE_LEVEL)?;
         let state = Self {
             feature_level,
             clock: ClusterTime(reader.uint()?),
@@ -80,10 +79,6 @@ impl State {
         reader.finish()?;
         Ok(state)
     }
-}
-
-fn at_most(what: &'static str, found: u64, newest: u64) -> Result<(), Malformed> {
-    if found > newest { Err(Malformed::NewerFormat { what, found, newest }) } else { Ok(()) }
 }
 
 #[cfg(test)]

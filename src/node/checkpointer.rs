@@ -10,6 +10,7 @@ use crate::node::handle::Shared;
 use crate::store::checkpoint::{Checkpoint, Written};
 use crate::store::env::Lmdb;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,20 +18,19 @@ use std::time::{Duration, Instant};
 /// Writes a checkpoint; waits and tries again while the disk is full. A failed attempt changed
 /// nothing, and the next one writes every page again.
 fn run(checkpoint: &Checkpoint<Lmdb>, shared: &Shared) -> Result<Written, Fault> {
-    let mut warned = false;
     loop {
         let began = Instant::now();
         let fault = match checkpoint.run() {
             Err(fault) if fault.is_no_space() && !shared.inbox.is_stopping() => fault,
             ended => {
                 shared.meters.checkpoints.record(began.elapsed());
+                shared.space.checkpoint_waits.store(false, Ordering::Relaxed);
                 return ended;
             }
         };
-        if !warned {
+        if !shared.space.checkpoint_waits.swap(true, Ordering::Relaxed) {
             tracing::error!("{}: the checkpoint waits until there is space", chain(&fault));
         }
-        warned = true;
         std::thread::park_timeout(Duration::from_millis(CHECKPOINT_RETRY_MS));
     }
 }

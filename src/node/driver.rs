@@ -60,7 +60,6 @@ pub(super) struct Driver {
     reading: BTreeMap<ReadId, oneshot::Sender<Result<LogIndex, Unserved>>>,
     /// The log job that found the disk full.
     stalled: Option<(JobId, LogBatch)>,
-    was_full: bool,
     /// What ended this member.
     fault: Option<Fault>,
     next_tick: Instant,
@@ -87,7 +86,6 @@ impl Driver {
             asked: BTreeMap::new(),
             reading: BTreeMap::new(),
             stalled: None,
-            was_full: false,
             fault: None,
             next_tick: Instant::now(),
             last_batch: 0,
@@ -128,6 +126,7 @@ impl Driver {
         } else if self.replica.wants_turn() {
             self.handle(Input::Continue)?;
         }
+        self.shared.inbox.unanswered(self.asked.len());
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
         let wants_more = self.replica.wants_turn();
         Ok(if wants_more { Next::Again } else { Next::Sleep(self.next_tick - now) })
@@ -245,7 +244,8 @@ impl Driver {
     }
 
     /// Makes a batch durable, or keeps it for later when the disk is full: reads go on meanwhile,
-    /// requests end as unknown, and nothing is acknowledged. Any other error ends this member.
+    /// the requests in it end as unknown if it lasts, new ones are refused, and nothing is
+    /// acknowledged. Any other error ends this member.
     fn write_log(&mut self, job: JobId, batch: LogBatch) -> Result<Option<Input<Lmdb>>, Fault> {
         match self.wal.write(&batch) {
             Ok(()) => {
@@ -255,16 +255,15 @@ impl Driver {
                 self.shared.meters.flushes.record(self.last_flush);
             }
             Err(full) if full.is_no_space() => {
-                if !self.was_full {
+                if !self.shared.space.log_waits.swap(true, Ordering::Relaxed) {
                     tracing::error!("{}: writes wait until there is space", chain(&full));
                 }
-                self.was_full = true;
                 self.stalled = Some((job, batch));
                 return Ok(None);
             }
             Err(error) => return Err(log_fault(error)),
         }
-        if std::mem::take(&mut self.was_full) {
+        if self.shared.space.log_waits.swap(false, Ordering::Relaxed) {
             tracing::info!("there is space again: writes go on");
         }
         Ok(Some(Input::LogDone(job)))

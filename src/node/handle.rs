@@ -35,6 +35,9 @@ pub enum Unserved {
     /// Nothing was written: a queue is full.
     #[error("too many requests")]
     Busy,
+    /// Nothing was written: the log has no room.
+    #[error("the disk of the store is full")]
+    NoSpace,
     /// Nobody knows: it was sent, and no answer came in time.
     #[error("request timed out")]
     Unknown,
@@ -77,6 +80,8 @@ pub struct Status {
     pub applied: LogIndex,
     /// The key space's revision here.
     pub revision: Revision,
+    /// Whether the disk has no room for the log or the database: an alarm, which ends by itself.
+    pub no_space: bool,
 }
 
 /// What the driver shares with the handles.
@@ -91,6 +96,7 @@ pub(super) struct Shared {
     /// Turns the core has taken: it takes one every tick, whatever happens.
     pub(super) turns: AtomicU64,
     pub(super) meters: Meters,
+    pub(super) space: Space,
     base: Lmdb,
     pub(super) fault: Mutex<Option<Fault>>,
     pub(super) faulted: Notify,
@@ -107,6 +113,7 @@ impl Shared {
             clock: Clock::start(),
             turns: AtomicU64::new(0),
             meters: Meters::default(),
+            space: Space::default(),
             base,
             fault: Mutex::default(),
             faulted: Notify::new(),
@@ -140,7 +147,21 @@ impl Status {
             term: Term(0),
             applied: LogIndex(0),
             revision: Revision(0),
+            no_space: false,
         }
+    }
+}
+
+/// Who waits for room on the disk at this moment.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    pub(super) log_waits: AtomicBool,
+    pub(super) checkpoint_waits: AtomicBool,
+}
+
+impl Space {
+    fn is_short(&self) -> bool {
+        self.log_waits.load(Ordering::Relaxed) || self.checkpoint_waits.load(Ordering::Relaxed)
     }
 }
 
@@ -197,6 +218,9 @@ impl Handle {
     }
 
     async fn ask(&self, commands: Vec<Command>) -> Result<Answer, Unserved> {
+        if self.core.shared.space.log_waits.load(Ordering::Relaxed) {
+            return Err(Unserved::NoSpace);
+        }
         let (reply, answer) = oneshot::channel();
         self.core.shared.inbox.propose(Asked { commands, reply })?;
         self.core.attend();
@@ -238,7 +262,8 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Status {
         let (known, view) = (self.core.shared.status.load(), self.core.shared.view.load());
-        Status { applied: view.applied, revision: view.revision, ..Status::clone(&known) }
+        let no_space = self.core.shared.space.is_short();
+        Status { applied: view.applied, revision: view.revision, no_space, ..Status::clone(&known) }
     }
 
     /// What this member has counted: the numbers behind `status`, for monitoring.

@@ -5,6 +5,9 @@
 //! this process itself (log written, checkpoint done, stop) is always taken, and there is at most
 //! one of each under way.
 //!
+//! What the core has taken and not answered counts as waiting: who is one too many hears it at once
+//! and not after the flush that is under way.
+//!
 //! Invariant: once stopped, nothing new enters, so a request is answered or refused, never lost.
 
 use crate::base::LogIndex;
@@ -12,6 +15,7 @@ use crate::base::limits::{PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX, RE
 use crate::machine::{Answer, Command};
 use crate::node::driver::Finished;
 use crate::node::handle::Unserved;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
@@ -53,6 +57,8 @@ impl Waiting {
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
+    /// Requests the core has taken and not answered.
+    taken: AtomicUsize,
     core: OnceLock<Thread>,
 }
 
@@ -76,7 +82,8 @@ impl Inbox {
         if waiting.stop {
             return Err(Unserved::Stopping);
         }
-        let full = waiting.proposals.len() >= PROPOSALS_WAITING_MAX
+        let unanswered = waiting.proposals.len() + self.taken.load(Ordering::Relaxed);
+        let full = unanswered >= PROPOSALS_WAITING_MAX
             || waiting.proposal_bytes + bytes > PROPOSALS_WAITING_BYTES_MAX;
         if full {
             return Err(Unserved::Busy);
@@ -126,7 +133,13 @@ impl Inbox {
     /// Everything that waits; nothing any more once the driver was asked to stop.
     pub(super) fn take(&self) -> Option<Waiting> {
         let mut waiting = self.lock();
+        self.taken.fetch_add(waiting.proposals.len(), Ordering::Relaxed);
         (!waiting.stop).then(|| std::mem::take(&mut *waiting))
+    }
+
+    /// The core has so many requests to answer.
+    pub(super) fn unanswered(&self, requests: usize) {
+        self.taken.store(requests, Ordering::Relaxed);
     }
 
     /// What was left when the driver stopped.
@@ -158,5 +171,23 @@ mod tests {
         assert_eq!(late, Err(Unserved::Stopping));
         assert!(inbox.take().is_none());
         assert_eq!(inbox.take_rest().proposals.len(), 1);
+    }
+
+    #[test]
+    fn what_the_core_has_not_answered_counts_as_waiting() {
+        let inbox = Inbox::default();
+        let propose = || {
+            let (reply, _answer) = oneshot::channel();
+            inbox.propose(Asked { commands: Vec::new(), reply })
+        };
+        for _ in 0..PROPOSALS_WAITING_MAX {
+            propose().unwrap();
+        }
+        assert_eq!(propose(), Err(Unserved::Busy));
+        assert_eq!(inbox.take().unwrap().proposals.len(), PROPOSALS_WAITING_MAX);
+        assert_eq!(propose(), Err(Unserved::Busy));
+        inbox.unanswered(PROPOSALS_WAITING_MAX - 1);
+        propose().unwrap();
+        assert_eq!(propose(), Err(Unserved::Busy));
     }
 }

@@ -289,7 +289,8 @@ impl Shop {
         require(resource, snapshot).await?;
         self.at(resource, Step::Disk);
         let (templates, src) = (self.templates.clone(), resource.src.clone());
-        let bundle = blocking(move || Bundle::read(&templates, &src).map_err(Box::new)).await?;
+        let read = blocking(move || Bundle::read(&templates, &src).map_err(Box::new)).await?;
+        let bundle = Bundle { trim_blocks: resource.trim_blocks, ..read };
         self.at(resource, Step::Template);
         let surroundings = Surroundings {
             revision: snapshot.revision(),

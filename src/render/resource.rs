@@ -92,6 +92,8 @@ pub struct Resource {
     pub sensitive: bool,
     /// How many earlier versions of the file are kept.
     pub backup: u32,
+    /// Whether a template line that holds only a tag leaves no empty line behind.
+    pub trim_blocks: bool,
 }
 
 impl Resource {
@@ -337,6 +339,7 @@ mod tests {
             on_failure = "rollback"
             splay = "5s"
             window = "Mon-Fri 06:00-20:00"
+            trim_blocks = true
         "#)
         .unwrap();
         assert_eq!((resource.name.as_str(), resource.mode), ("a", Some(0o644)));
@@ -359,6 +362,7 @@ mod tests {
         assert_eq!(resource.window, Window::parse("Mon-Fri 06:00-20:00 UTC"));
         assert!(resource.follow_symlinks && resource.rolls_back);
         assert!(resource.make_dirs && resource.sensitive && resource.backup == 20);
+        assert!(resource.trim_blocks);
     }
 
     #[test]

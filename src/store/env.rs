@@ -11,6 +11,7 @@
 //! Invariants:
 //! * One `Lmdb` per directory and process (LMDB's locks are per process); clones share it.
 //! * The map never moves while a transaction is open.
+//! * No program this process starts inherits the data file.
 //!
 //! This is the one file of the project with `unsafe`: LMDB is a memory map, and its crate asks for
 //! a promise that nobody else changes the file. The data directory's lock (`daemon`) keeps it.
@@ -19,7 +20,10 @@ use crate::base::Fault;
 use crate::store::base::{Base, BaseRead, BaseWrite, CommitBody, Row, Table};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn, WithoutTls};
+use rustix::io::FdFlags;
 use std::ops::Bound;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -59,6 +63,7 @@ impl Lmdb {
         // SAFETY: the data directory is locked, so no other process maps this file.
         #[expect(unsafe_code, reason = "LMDB maps the file")]
         let env = unsafe { options.open(directory) }.map_err(|error| fault(doing(), error))?;
+        close_on_exec(&env).map_err(|error| fault(doing(), error))?;
         let tables = open_tables(&env).map_err(|error| fault(doing(), error))?;
         Ok(Self { shared: Arc::new(Shared { env, tables, gate: Arc::default() }) })
     }
@@ -127,6 +132,30 @@ impl Base for Lmdb {
         }
         Ok(())
     }
+}
+
+/// LMDB opens its data file so that every child inherits it, for writing: a template's command, and
+/// the service it starts. The number of that descriptor is not to be had, so it is looked for.
+fn close_on_exec(env: &Env<WithoutTls>) -> heed::Result<()> {
+    let file_of = |of: std::fs::Metadata| (of.dev(), of.ino());
+    let copy = env.try_clone_inner_file()?;
+    let data = file_of(copy.metadata()?);
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        // Whatever another thread closes meanwhile is not the data file.
+        let Ok(found) = std::fs::metadata(entry.path()) else { continue };
+        let Some(Ok(number)) = entry.file_name().to_str().map(str::parse::<RawFd>) else {
+            continue;
+        };
+        if file_of(found) == data {
+            // SAFETY: the descriptor is LMDB's or `copy`, the only ones of this file here, and
+            // both stay open beyond this block.
+            #[expect(unsafe_code, reason = "the descriptor is LMDB's own and has no safe owner")]
+            let file = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        }
+    }
+    Ok(())
 }
 
 fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
@@ -330,6 +359,16 @@ mod tests {
         let rows = after.scan(Table::Keys, Bound::Unbounded).unwrap();
         let rows: Vec<_> = rows.map(|row| row.unwrap()).collect();
         assert_eq!(rows, [(&b"a"[..], &b"1"[..])]);
+    }
+
+    #[test]
+    fn no_child_inherits_the_data_file() {
+        let directory = scratch();
+        let _base = Lmdb::open(directory.path()).unwrap();
+        let listing = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output();
+        let listing = String::from_utf8(listing.unwrap().stdout).unwrap();
+        let name = directory.path().file_name().unwrap().to_str().unwrap();
+        assert!(listing.contains(" -> ") && !listing.contains(name), "{listing}");
     }
 
     #[test]

@@ -116,11 +116,7 @@ impl Meta {
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let (fields, checksum) = value.split_last_chunk::<4>().ok_or(Malformed::Truncated)?;
         let mut reader = Reader::new(fields);
-        let format = reader.uint()?;
-        if format > META_FORMAT {
-            let (what, found, newest) = ("the data directory", format, META_FORMAT);
-            return Err(Malformed::NewerFormat { what, found, newest });
-        }
+        reader.format("the data directory", META_FORMAT)?;
         if crc32c::crc32c(fields) != u32::from_le_bytes(*checksum) {
             return Err(Malformed::Checksum { what: "meta row" });
         }

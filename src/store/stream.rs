@@ -168,11 +168,7 @@ impl<B: Base> Installer<B> {
 
     fn read_head(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         let mut fields = Fields::new(payload);
-        let format = fields.uint()?;
-        if format > STREAM_FORMAT {
-            let (what, found, newest) = ("the snapshot", format, STREAM_FORMAT);
-            return Err(Malformed::NewerFormat { what, found, newest });
-        }
+        fields.format("the snapshot", STREAM_FORMAT)?;
         let meta = Meta::decode(fields.bytes()?)?;
         self.meta = Some(Meta { member: self.member, purged: Position::default(), ..meta });
         fields.finish()

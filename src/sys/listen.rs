@@ -8,31 +8,35 @@
 //!
 //! Invariants:
 //! * At most `limits::CONNECTIONS_MAX` connections, and never so many that the rest of the process
-//!   lacks descriptors; one more is told 503 and closed.
+//!   lacks descriptors (`places`); one more is told 503 and closed.
 //! * A client has `limits::HEADER_TIMEOUT_MS` for its first byte, and as long for the rest of a
-//!   request's head (`pace`).
+//!   request's head; it has to take its answers, and answer pings (`pace`).
+//! * A failed accept is followed by a pause: without descriptors the loop must not spin.
 //! * A panic in a request ends that connection alone.
 //! * `serve` returns only when every task it started has ended.
 //!
 //! Deliberately not here: paths, TLS, who may connect. hyper's own header timeout closes
 //! connections that rest for `limits::CONNECTION_IDLE_MS`.
 
+pub use crate::sys::stop::{Stop, Stopper};
+
 use crate::base::limits;
 use crate::sys::pace::{Held, Pace, Paced, Turn};
+use crate::sys::places::{Place, Places};
 use crate::sys::pulse::Pulse;
-use crate::sys::usage;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustix::net::{SendFlags, sockopt};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// An error of any service or body.
@@ -49,36 +53,6 @@ pub struct ListenError {
     /// What the system said.
     #[source]
     pub source: io::Error,
-}
-
-/// Fires once, for everyone who holds a clone: the process is stopping.
-#[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
-
-/// Fires the `Stop` tokens made with it; also when dropped.
-#[derive(Debug)]
-pub struct Stopper(watch::Sender<bool>);
-
-impl Stopper {
-    /// A stopper and its first token.
-    #[must_use]
-    pub fn new() -> (Self, Stop) {
-        let (sender, receiver) = watch::channel(false);
-        (Self(sender), Stop(receiver))
-    }
-
-    /// Fires.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl Stop {
-    /// Ends when the stopper has fired.
-    pub async fn stopped(&mut self) {
-        // An error means that the stopper is gone, which is as good.
-        let _ = self.0.wait_for(|stopped| *stopped).await;
-    }
 }
 
 /// Opens an address for listening; port 0 takes a free one.
@@ -107,8 +81,19 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart must not wait for connections of the last run to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
+    for_clients(&socket)?;
     socket.bind(address)?;
     socket.listen(limits::LISTEN_BACKLOG)
+}
+
+/// What accepted sockets inherit: no more memory than they need, and an end when the client's host
+/// is gone without a word.
+fn for_clients(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;
+    socket.set_keepalive(true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(limits::KEEPALIVE_IDLE_SECONDS))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(limits::KEEPALIVE_INTERVAL_SECONDS))?;
+    Ok(sockopt::set_tcp_keepcnt(socket, limits::KEEPALIVE_PROBES)?)
 }
 
 /// Serves each listener with its service until `stop` fires and the connections are drained. The
@@ -123,24 +108,11 @@ where
     B::Error: Into<AnyError>,
 {
     let (mut doors, patience) = (JoinSet::new(), Duration::from_millis(limits::DRAIN_MS));
-    let places = Arc::new(Semaphore::new(places(usage::descriptors_max())));
+    let places = Places::of_this_process();
     for (listener, service, pulse) in listeners {
-        doors.spawn(serve_one(
-            (listener, pulse),
-            service,
-            stop.clone(),
-            patience,
-            Arc::clone(&places),
-        ));
+        doors.spawn(serve_one((listener, pulse), service, stop.clone(), patience, places.clone()));
     }
     doors.join_all().await;
-}
-
-/// Connections a process with so many descriptors takes.
-fn places(descriptors_max: u64) -> usize {
-    let descriptors = usize::try_from(descriptors_max).unwrap_or(usize::MAX);
-    let spare = descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED);
-    spare.clamp(limits::CONNECTIONS_MIN, limits::CONNECTIONS_MAX)
 }
 
 async fn serve_one<S, B>(
@@ -148,7 +120,7 @@ async fn serve_one<S, B>(
     service: S,
     mut stop: Stop,
     patience: Duration,
-    places: Arc<Semaphore>,
+    places: Places,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -158,24 +130,22 @@ async fn serve_one<S, B>(
     B::Error: Into<AnyError>,
 {
     let (http, graceful) = (Arc::new(http()), GracefulShutdown::new());
-    let mut connections = JoinSet::new();
+    let (mut connections, mut refusals) = (JoinSet::new(), Refusals::new());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
-                        let served = converse(
-                            stream, peer, Arc::clone(&http), service.clone(), graceful.watcher(),
-                        );
-                        connections.spawn(async move {
-                            served.await;
-                            drop(place);
-                        });
+                Ok((stream, peer)) => match places.take() {
+                    Some(place) => {
+                        let (service, watcher) = (service.clone(), graceful.watcher());
+                        let client = Client { stream, peer, stop: stop.clone() };
+                        connections.spawn(converse(
+                            (client, place), Arc::clone(&http), service, watcher,
+                        ));
                     }
-                    Err(_) => turn_away(&stream, peer),
+                    None => refusals.turn_away(Client { stream, peer, stop: stop.clone() }),
                 },
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    refusals.report(&format_args!("cannot accept connections: {error}"));
                     tokio::time::sleep(Duration::from_millis(limits::ACCEPT_RETRY_MS)).await;
                 }
             },
@@ -186,6 +156,7 @@ async fn serve_one<S, B>(
     }
     drop(listener);
     drain(connections, graceful, patience).await;
+    refusals.hearing.shutdown().await;
 }
 
 /// Lets connections finish what they are at, and cuts them when it takes too long.
@@ -218,19 +189,31 @@ fn http() -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
+        // Scripts look for `X-Etcd-Index` in these letters.
+        .title_case_headers(true)
         .max_buf_size(limits::HEADER_BYTES_MAX);
     let header_bytes = u32::try_from(limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX);
     http.http2()
         .timer(TokioTimer::new())
         .max_header_list_size(header_bytes)
-        .max_concurrent_streams(limits::HTTP2_STREAMS_MAX);
+        .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(limits::HTTP2_RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(limits::HTTP2_RESETS_SENT_MAX)
+        .keep_alive_interval(Duration::from_millis(limits::HTTP2_PING_INTERVAL_MS))
+        .keep_alive_timeout(Duration::from_millis(limits::HTTP2_PING_TIMEOUT_MS));
     http
+}
+
+/// Who has connected, and when to be done with it.
+struct Client {
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: Stop,
 }
 
 /// One connection from its first byte to its end.
 async fn converse<S, B>(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (Client { stream, peer, stop }, _place): (Client, Place),
     http: Arc<auto::Builder<TokioExecutor>>,
     service: S,
     watcher: Watcher,
@@ -255,13 +238,14 @@ async fn converse<S, B>(
         }
         Ok(Ok(1..)) => {
             let pace = Arc::new(Pace::default());
-            let stream = Paced::new(stream, Arc::clone(&pace), first == HTTP2_PREFACE);
+            let stream = Paced::new(stream, Arc::clone(&pace), stop, first == HTTP2_PREFACE);
             let service = service_fn(move |request| {
-                let (turn, answering) = (Turn::begin(&pace), service.call(request));
+                // On the heap: a connection that rests or streams keeps its place for the next one.
+                let (turn, answering) = (Turn::begin(&pace), Box::pin(service.call(request)));
                 async move { Ok::<_, S::Error>(answering.await?.map(|body| Held::new(body, turn))) }
             });
             let connection = http.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
+            if let Err(error) = Box::pin(watcher.watch(connection.into_owned())).await {
                 tracing::debug!(%peer, error, "connection ended early");
             }
         }
@@ -270,12 +254,47 @@ async fn converse<S, B>(
     }
 }
 
-/// Tells a client that there is no place, as far as that goes without waiting for it.
-fn turn_away(stream: &TcpStream, peer: SocketAddr) {
-    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
-        Retry-After: 1\r\nContent-Length: 0\r\n\r\n";
-    tracing::warn!(%peer, "too many connections: turned one away");
-    let _ = stream.try_write(FULL);
+/// Clients that are not served, and what is said of them: as they may come by the thousand, a
+/// number now and then.
+struct Refusals {
+    /// Those that are waited for.
+    hearing: JoinSet<()>,
+    reported: Option<Instant>,
+    unreported: u64,
+}
+
+impl Refusals {
+    fn new() -> Self {
+        Self { hearing: JoinSet::new(), reported: None, unreported: 0 }
+    }
+
+    /// Tells a client that there is no place. A few at a time are waited for until they have heard
+    /// it; a flood has to be quick.
+    fn turn_away(&mut self, client: Client) {
+        const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
+            Retry-After: 1\r\nContent-Length: 0\r\n\r\n";
+        self.report(&format_args!("too many connections: turned {} away", client.peer));
+        // A new socket has room for this, though tokio has not been told so yet.
+        let at_once = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = rustix::net::send(&client.stream, FULL, at_once);
+        while self.hearing.try_join_next().is_some() {}
+        if sent.is_ok() && self.hearing.len() < limits::TURNING_AWAY_MAX {
+            let mut stream = Paced::new(client.stream, Arc::default(), client.stop, false);
+            // What goes wrong concerns nobody.
+            self.hearing.spawn(async move { _ = stream.shutdown().await });
+        }
+    }
+
+    fn report(&mut self, what: &dyn std::fmt::Display) {
+        let pause = Duration::from_millis(limits::FLOOD_LOG_MS);
+        if self.reported.is_some_and(|at| at.elapsed() < pause) {
+            self.unreported += 1;
+            return;
+        }
+        let unreported = std::mem::take(&mut self.unreported);
+        tracing::warn!(unreported, "{what}");
+        self.reported = Some(Instant::now());
+    }
 }
 
 #[cfg(test)]
@@ -284,7 +303,8 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
     use std::convert::Infallible;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::Semaphore;
 
     const DEADLINE: Duration = Duration::from_secs(20);
     const PLACES: usize = 8;
@@ -320,7 +340,7 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
             }
         });
-        let places = Arc::new(Semaphore::new(PLACES));
+        let places = Places::bounded_by(|| PLACES);
         let serving =
             tokio::spawn(serve_one((listener, Pulse::default()), service, stop, patience, places));
         Door { address, stopper, serving, gate, waiting }
@@ -371,13 +391,6 @@ mod tests {
             assert!(begin.elapsed() < DEADLINE, "places do not become free again");
             tokio::task::yield_now().await;
         }
-    }
-
-    #[test]
-    fn the_rest_of_the_process_keeps_descriptors() {
-        assert_eq!(places(1_024), 1_024 - limits::DESCRIPTORS_RESERVED);
-        assert_eq!(places(64), limits::CONNECTIONS_MIN);
-        assert_eq!(places(u64::MAX), limits::CONNECTIONS_MAX);
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ pub mod http;
 pub mod listen;
 pub mod notify;
 mod pace;
+mod places;
 pub mod pulse;
+mod stop;
 pub mod usage;
 pub mod users;

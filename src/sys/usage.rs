@@ -1,12 +1,15 @@
 //! What this process takes of its host, as the kernel counts it.
 //!
 //! Read from `/proc` when somebody asks, never in between. A number that cannot be read is left
-//! out rather than guessed.
+//! out rather than guessed. What is changed here is how many descriptors the process may have, and
+//! that its children get none it inherited.
 //!
 //! Source: proc_pid_stat(5); the names and units a Prometheus client library gives a process.
 
-use rustix::process::{Resource, getrlimit};
+use crate::base::limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
+use std::io;
 
 /// One look at this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -45,6 +48,30 @@ pub fn descriptors_max() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Lets this process have the descriptors its listeners can use, as far as the host allows: shells
+/// give 1,024.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_descriptors() -> io::Result<()> {
+    let useful = (limits::CONNECTIONS_MAX + limits::DESCRIPTORS_RESERVED) as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(useful, |maximum| maximum.min(useful));
+    match current {
+        Some(current) if current < wanted => {
+            Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })?)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Keeps what this process inherited, beyond the three standard streams, from what it starts: the
+/// lock of a script that started us must not live on in a service that a template's command starts.
+pub fn keep_inherited_descriptors() {
+    const FIRST_OTHER: i32 = 3;
+    close_fds::set_fds_cloexec(FIRST_OTHER, &[]);
+}
+
 /// Reads the fields of `/proc/PID/stat`; the second, the program's name, may hold anything.
 fn read_stat(stat: &str, boot_seconds: u64) -> Option<Usage> {
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -72,6 +99,15 @@ mod tests {
         assert!(usage.resident_bytes > 1_000_000 && usage.virtual_bytes >= usage.resident_bytes);
         assert!(usage.open_descriptors > 2 && usage.open_descriptors < usage.descriptors_max);
         assert!(usage.started_seconds > 1.5e9 && usage.cpu_seconds >= 0.0);
+    }
+
+    #[test]
+    fn descriptors_are_raised_to_what_the_host_allows() {
+        raise_descriptors().unwrap();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let useful = (limits::CONNECTIONS_MAX + limits::DESCRIPTORS_RESERVED) as u64;
+        let had = current.unwrap_or(u64::MAX);
+        assert!(had >= useful.min(maximum.unwrap_or(u64::MAX)), "{current:?} of {maximum:?}");
     }
 
     #[test]

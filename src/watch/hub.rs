@@ -216,7 +216,8 @@ impl Ring {
     }
 }
 
-fn cost_bytes(change: &Change) -> usize {
+/// Bytes a change takes in memory, roughly.
+pub(super) fn cost_bytes(change: &Change) -> usize {
     change.record.cost_bytes() + change.previous.as_ref().map_or(0, |old| old.cost_bytes())
 }
 

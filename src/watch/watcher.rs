@@ -10,12 +10,12 @@
 //!   proof comes behind it, in the place of the proof.
 //! * History that a compaction may have thinned while it was read is not given.
 
-use crate::base::limits::{WATCH_BATCH_CHANGES_MAX, WATCH_SCAN_RECORDS_MAX};
+use crate::base::limits::{WATCH_BATCH_BYTES_MAX, WATCH_BATCH_CHANGES_MAX, WATCH_SCAN_RECORDS_MAX};
 use crate::base::{Fault, Revision};
 use crate::machine::Change;
 use crate::machine::tree::event::change_of;
 use crate::store::{Base, Position, Reader, Record};
-use crate::watch::hub::Hub;
+use crate::watch::hub::{Hub, cost_bytes};
 use crate::watch::interest::{Concern, Interest};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -66,16 +66,16 @@ impl Cursor {
             return Step::Idle;
         }
         let Some(changes) = hub.since(self.next) else { return Step::Behind };
-        let mut given = Vec::new();
+        let mut given = Batch::default();
         for change in changes {
             let Ok(due) = self.offer(&change.record, || Ok::<_, Infallible>(change.clone()));
             given.extend(due);
-            if given.len() >= WATCH_BATCH_CHANGES_MAX {
-                return Step::Changes(given);
+            if given.is_full() {
+                return Step::Changes(given.changes);
             }
         }
         self.next = hub.end();
-        if given.is_empty() { Step::Idle } else { Step::Changes(given) }
+        given.end()
     }
 
     /// Takes changes from history: `Changes`, `Compacted`, `Behind` when there is more to read,
@@ -106,19 +106,20 @@ impl Cursor {
         if self.next >= end {
             return Ok(Step::Idle);
         }
-        let mut given = Vec::new();
+        let mut given = Batch::default();
         for (scanned, record) in (1..).zip(reader.history(self.next, reader.revision())?) {
             let record = record?;
             given.extend(self.offer(&record, || change_of(reader, Arc::clone(&record)))?);
-            if given.len() >= WATCH_BATCH_CHANGES_MAX {
-                return Ok(Step::Changes(given));
+            if given.is_full() {
+                return Ok(Step::Changes(given.changes));
             }
             if scanned >= WATCH_SCAN_RECORDS_MAX {
-                return Ok(if given.is_empty() { Step::Behind } else { Step::Changes(given) });
+                let nothing = given.changes.is_empty();
+                return Ok(if nothing { Step::Behind } else { Step::Changes(given.changes) });
             }
         }
         self.next = end;
-        Ok(if given.is_empty() { Step::Idle } else { Step::Changes(given) })
+        Ok(given.end())
     }
 
     /// Moves over a record; gives the change it makes due, if any.
@@ -143,6 +144,29 @@ impl Cursor {
         };
         self.next = behind(record.position);
         Ok(due)
+    }
+}
+
+/// The changes of one step.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn extend(&mut self, due: Option<Change>) {
+        self.bytes += due.as_ref().map_or(0, cost_bytes);
+        self.changes.extend(due);
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes.len() >= WATCH_BATCH_CHANGES_MAX || self.bytes >= WATCH_BATCH_BYTES_MAX
+    }
+
+    /// The step when there is no more to look at.
+    fn end(self) -> Step {
+        if self.changes.is_empty() { Step::Idle } else { Step::Changes(self.changes) }
     }
 }
 

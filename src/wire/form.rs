@@ -131,14 +131,15 @@ impl Parameters {
 }
 
 impl<'a> Given<'a> {
-    /// Takes the words of one source, whose later values of a name do not count.
+    /// Takes the words of one source, whose later values of a name do not count. Go goes on behind
+    /// what is wrong, and then tells of the first bad escape unless there is a semicolon anywhere.
     fn read(&mut self, source: &'a [u8]) -> Result<(), BadForm> {
+        if source.contains(&b';') {
+            return Err(BadForm::unreadable("invalid semicolon separator in query"));
+        }
         for piece in source.split(|byte| *byte == b'&') {
             if piece.is_empty() {
                 continue;
-            }
-            if piece.contains(&b';') {
-                return Err(BadForm::unreadable("invalid semicolon separator in query"));
             }
             let (name, value) = match piece.iter().position(|byte| *byte == b'=') {
                 Some(at) => (&piece[..at], &piece[at + 1..]),
@@ -295,8 +296,32 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// `after` are the at most two bytes behind the percent sign.
 fn bad_escape(after: &[u8]) -> BadForm {
-    let shown = after.escape_ascii();
+    let mut shown = String::new();
+    for chunk in after.utf8_chunks() {
+        chunk.valid().chars().for_each(|character| quote(&mut shown, character));
+        chunk.invalid().iter().for_each(|byte| shown += &format!("\\x{byte:02x}"));
+    }
     BadForm::unreadable(format!("invalid URL escape \"%{shown}\""))
+}
+
+/// Appends a character as Go's `strconv.Quote` does, of those that two bytes can hold.
+fn quote(out: &mut String, character: char) {
+    const SOFT_HYPHEN: char = '\u{ad}';
+    match character {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\x07' => out.push_str("\\a"),
+        '\x08' => out.push_str("\\b"),
+        '\x0b' => out.push_str("\\v"),
+        '\x0c' => out.push_str("\\f"),
+        '\t' | '\n' | '\r' => out.extend(character.escape_default()),
+        ' '..='~' => out.push(character),
+        '\0'..='\x7f' => out.push_str(&format!("\\x{:02x}", u32::from(character))),
+        '\u{80}'..='\u{a0}' | SOFT_HYPHEN => {
+            out.push_str(&format!("\\u{:04x}", u32::from(character)));
+        }
+        _ => out.push(character),
+    }
 }
 
 /// Whether a body of this content type is a form. Go's rules: no type, or another one, and the
@@ -314,13 +339,19 @@ pub fn is_form(content_type: Option<&[u8]>) -> Result<bool, BadForm> {
     let (base, mut rest) = text.split_at(base_end);
     let base = base.trim_ascii();
     check_media_type(base)?;
+    let mut names: Vec<&[u8]> = Vec::new();
     while let [b';', after @ ..] = rest.trim_ascii_start() {
         if after.trim_ascii().is_empty() {
             rest = b"";
             break;
         }
         let bad = || BadForm::unreadable("mime: invalid media parameter");
-        rest = media_parameter(after).ok_or_else(bad)?;
+        let (name, behind) = media_parameter(after).ok_or_else(bad)?;
+        if names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(BadForm::unreadable("mime: duplicate parameter name"));
+        }
+        names.push(name);
+        rest = behind;
     }
     if !rest.trim_ascii().is_empty() {
         return Err(BadForm::unreadable("mime: invalid media parameter"));
@@ -343,14 +374,14 @@ fn check_media_type(text: &[u8]) -> Result<(), BadForm> {
     Err(BadForm::unreadable(cause))
 }
 
-/// Takes `name=value` or `name="value"`; gives what follows.
-fn media_parameter(text: &[u8]) -> Option<&[u8]> {
+/// Takes `name=value` or `name="value"`; gives the name and what follows.
+fn media_parameter(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = token(text.trim_ascii_start());
     let value = rest.trim_ascii_start().strip_prefix(b"=").filter(|_| !name.is_empty())?;
     let value = value.trim_ascii_start();
     let Some(quoted) = value.strip_prefix(b"\"") else {
         let (value, rest) = token(value);
-        return (!value.is_empty()).then_some(rest);
+        return (!value.is_empty()).then_some((name, rest));
     };
     let mut escaped = false;
     let end = quoted.iter().position(|byte| match byte {
@@ -361,7 +392,7 @@ fn media_parameter(text: &[u8]) -> Option<&[u8]> {
         }
         byte => *byte == b'"',
     })?;
-    quoted.get(end + 1..)
+    Some((name, quoted.get(end + 1..)?))
 }
 
 /// Splits an RFC 2045 token off.
@@ -414,7 +445,14 @@ mod tests {
             ("recursive=%zz", "invalid URL escape \"%zz\""),
             ("%", "invalid URL escape \"%\""),
             ("x=%1", "invalid URL escape \"%1\""),
-            ("x=%1&y=;", "invalid URL escape \"%1\""),
+            ("x=%1&y=;", "invalid semicolon separator in query"),
+            ("x=%1&y=%2", "invalid URL escape \"%1\""),
+            ("x=%'b", "invalid URL escape \"%'b\""),
+            ("x=%\"\\", "invalid URL escape \"%\\\"\\\\\""),
+            ("x=%\t\x01", "invalid URL escape \"%\\t\\x01\""),
+            ("x=%ü", "invalid URL escape \"%ü\""),
+            ("x=%\u{a0}", "invalid URL escape \"%\\u00a0\""),
+            ("x=%€", "invalid URL escape \"%\\xe2\\x82\""),
             ("a=1;b=2", "invalid semicolon separator in query"),
             ("recursive;=true&sorted;=false", "invalid semicolon separator in query"),
         ];
@@ -523,6 +561,8 @@ mod tests {
         let bad = [
             (format!("{form}; charset"), "mime: invalid media parameter"),
             ("application/json; =x".into(), "mime: invalid media parameter"),
+            (format!("{form}; a=b; A=c"), "mime: duplicate parameter name"),
+            ("text/plain; a=b; a=b".into(), "mime: duplicate parameter name"),
             (" ".into(), "mime: no media type"),
             ("a/".into(), "mime: expected token after slash"),
             ("a b".into(), "mime: expected slash after first token"),

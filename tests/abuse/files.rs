@@ -210,3 +210,21 @@ fn a_secret_file_is_never_open_to_others() {
     looking.store(false, Ordering::Relaxed);
     assert!(looker.join().unwrap() > 0, "nothing was looked at");
 }
+
+/// A20: a command, and whatever service it starts, has three descriptors: none of the store, and
+/// none that the daemon itself inherited.
+#[test]
+fn commands_get_no_descriptor_but_the_three() {
+    let reload =
+        "reload_cmd = \"ls -l /proc/self/fd > {{ dest }}.fds; mv {{ dest }}.fds {{ dest }}.seen\"";
+    let (mut daemon, dest) = daemon("abuse-descriptors", "{{ getv(key=\"/a\") }}", reload);
+    let inherits = "exec 8</dev/null 9</dev/zero; exec \"$@\"";
+    daemon.run_under(["sh", "-c", inherits, "sh"].map(str::to_owned).into());
+    daemon.restart();
+    put(&daemon, "/a", b"1");
+    let seen = dest.with_extension("seen");
+    let listing = wait_for("the reload", RENDERED_WITHIN, || fs::read_to_string(&seen).ok());
+    let shown: Vec<&str> = listing.lines().filter(|line| line.contains(" -> ")).collect();
+    // The fourth is the directory that is being listed.
+    assert_eq!(shown.len(), 4, "{listing}");
+}

@@ -79,6 +79,19 @@ fn split_host(rest: &str) -> Option<(&str, &str)> {
 /// # Errors
 /// When it is not HTTP/1.1 or ends too early.
 pub(crate) fn read_response(input: &mut impl BufRead, is_head: bool) -> io::Result<Response> {
+    let mut response = read_head(input)?;
+    if !is_head && response.status != 204 && response.status != 304 {
+        let body = read_body(input, &response)?;
+        response.body = String::from_utf8_lossy(&body).into_owned();
+    }
+    Ok(response)
+}
+
+/// Reads an answer up to its body.
+///
+/// # Errors
+/// When it is not HTTP/1.1 or ends too early.
+pub(crate) fn read_head(input: &mut impl BufRead) -> io::Result<Response> {
     let bad = |line: &str| io::Error::new(io::ErrorKind::InvalidData, line.to_owned());
     let first = read_line(input)?;
     let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -92,12 +105,7 @@ pub(crate) fn read_response(input: &mut impl BufRead, is_head: bool) -> io::Resu
         let (name, value) = line.split_once(':').ok_or_else(|| bad(&line))?;
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    let mut response = Response { status, headers, body: String::new() };
-    if !is_head && status != 204 && status != 304 {
-        let body = read_body(input, &response)?;
-        response.body = String::from_utf8_lossy(&body).into_owned();
-    }
-    Ok(response)
+    Ok(Response { status, headers, body: String::new() })
 }
 
 fn read_body(input: &mut impl BufRead, head: &Response) -> io::Result<Vec<u8>> {

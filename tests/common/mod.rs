@@ -1,5 +1,5 @@
 //! What the tests of the whole program share: external programs, waiting, directories, the daemon
-//! under test and a small HTTP client.
+//! under test, a real etcd to compare it with, and a small HTTP client.
 //!
 //! Why a client of our own: a door test must see the bytes of an answer, and a dependency for it
 //! would be larger than these lines. It is blocking, opens one connection a request, and reads
@@ -20,10 +20,12 @@
 #![allow(clippy::print_stderr, reason = "the runner shows it when the test fails")]
 
 mod daemon;
+mod etcd;
 mod http;
 
 pub(crate) use daemon::{Daemon, clean};
-pub(crate) use http::{Response, http, read_response, try_http};
+pub(crate) use etcd::Etcd;
+pub(crate) use http::{Response, http, read_head, read_response, try_http};
 
 use std::env;
 use std::fs::File;

@@ -324,3 +324,20 @@ async fn status_says_what_a_resource_waits_for() {
     assert_eq!(Waiting::Retry.to_string(), "the next try");
     renderer.shutdown().await;
 }
+
+#[tokio::test]
+async fn trimmed_blocks_leave_no_empty_lines() {
+    let bench = Bench::new();
+    let text = "hosts\n  {% for name in ls(path='/hosts') %}\n  {{ name }}\n  {% endfor %}\nend\n";
+    for name in ["plain", "trimmed"] {
+        bench.template(&format!("{name}.tera"), text);
+    }
+    bench.resource("plain", "");
+    bench.resource("trimmed", "trim_blocks = true");
+    let store = Store::with(&[("/hosts/a", ""), ("/hosts/b", "")]);
+    let renderer = bench.start(&store);
+    renderer.first_pass().await;
+    assert_eq!(bench.read("trimmed"), "hosts\n  a\n  b\nend\n");
+    assert_eq!(bench.read("plain"), "hosts\n  \n  a\n  \n  b\n  \nend\n");
+    renderer.shutdown().await;
+}

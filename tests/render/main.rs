@@ -21,6 +21,7 @@ mod host;
 mod keys;
 mod owners;
 mod promises;
+mod quoting;
 mod rollback;
 mod runaway;
 mod shipped;

@@ -86,6 +86,7 @@ async fn read_keys_are_seen_and_wake_nobody() {
     store.put("/p/v", "2");
     for name in ["named", "touched"] {
         until_file(&bench, name, "2 blue").await;
+        until("the pass is over", || status(&renderer, name).waiting == Waiting::Change).await;
         assert_eq!(status(&renderer, name).renders, 2, "{name}");
     }
     assert_eq!((bench.read("only"), status(&renderer, "only").renders), ("red".to_owned(), 1));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Folders of this project whose files pages speak of. `templates/` is not among them: on pages it
 /// is the user's folder.
-const FOLDERS: &[&str] = &["src/", "docs/", "tests/", "examples/", ".ci/"];
+const FOLDERS: &[&str] = &["src/", "docs/", "tests/", "examples/", "fuzz/", ".ci/"];
 
 /// Crates of which two versions would mean two of a kind that must be one: two HTTP stacks, two
 /// runtimes, two stores.
@@ -67,8 +67,8 @@ fn named_files(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Dependencies of Cargo.toml that do not say why they are there.
-pub(crate) fn dependencies_without_reason(text: &str) -> Vec<String> {
+/// Dependencies of a Cargo.toml that do not say why they are there.
+pub(crate) fn dependencies_without_reason(path: &str, text: &str) -> Vec<String> {
     let mut breaches = Vec::new();
     let mut is_listing = false;
     for (at, line) in text.lines().map(str::trim).enumerate() {
@@ -77,7 +77,7 @@ pub(crate) fn dependencies_without_reason(text: &str) -> Vec<String> {
         } else if is_listing && line.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             let reason = line.rsplit_once(" # ").map_or("", |(_, reason)| reason.trim());
             if reason.is_empty() {
-                breaches.push(format!("Cargo.toml:{}: `{line}` has no # reason", at + 1));
+                breaches.push(format!("{path}:{}: `{line}` has no # reason", at + 1));
             }
         }
     }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn manifests_bite() {
-        let said = |text| dependencies_without_reason(text).len();
+        let said = |text| dependencies_without_reason("Cargo.toml", text).len();
         assert_eq!(said("[dependencies]\nbytes = \"1\"\n"), 1);
         assert_eq!(said("[dev-dependencies]\nbytes = \"1\" #\n"), 1);
         assert_eq!(said("[dependencies]\nbytes = \"1\" # cheap values\n\n[lints]\na = 1\n"), 0);

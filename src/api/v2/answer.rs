@@ -15,6 +15,7 @@ use crate::wire::v2::{self, ErrorBody};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use std::borrow::Cow;
 
 pub(super) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
@@ -59,6 +60,7 @@ impl From<BadBody> for Refused {
         match bad {
             BadBody::TooLarge => Self::TooLarge(cause),
             BadBody::TooSlow => Self::TooSlow(cause),
+            BadBody::Crowded => Self::Unserved(Unserved::Busy),
             BadBody::Broken(_) => Self::Form(BadForm::unreadable(cause)),
         }
     }
@@ -110,10 +112,7 @@ pub(super) fn refusal(cluster: &HeaderValue, refused: &Refused) -> Response {
     let (status, mut body) = (status_of(refused), Vec::new());
     let (index, cause) = (index_of(refused), cause_of(refused));
     let (code, message) = words_of(refused);
-    v2::write_error(
-        &mut body,
-        ErrorBody { code, message: &message, cause: cause.as_bytes(), index },
-    );
+    v2::write_error(&mut body, ErrorBody { code, message: &message, cause: &cause, index });
     let mut response = Response::new(Body::whole(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -163,19 +162,21 @@ fn words_of(refused: &Refused) -> (u16, String) {
     }
 }
 
-fn cause_of(refused: &Refused) -> String {
-    match refused {
-        Refused::Form(bad) => bad.cause.clone(),
-        Refused::TooLarge(cause) | Refused::TooSlow(cause) => cause.clone(),
+fn cause_of(refused: &Refused) -> Cow<'_, [u8]> {
+    let text: &str = match refused {
+        Refused::Form(bad) => &bad.cause,
+        Refused::TooLarge(cause) | Refused::TooSlow(cause) => cause,
         // etcd's members keep user keys below a prefix, and cutting it off the root leaves this.
-        Refused::Rejected(Rejected::NotAFile(path), _) if path.is_root() => String::new(),
-        Refused::Rejected(rejected, _) => rejected.cause(),
-        Refused::Unserved(Unserved::NoLeader) => "etcdserver: no leader".into(),
-        Refused::Unserved(Unserved::Busy) => "etcdserver: too many requests".into(),
-        Refused::Unserved(Unserved::Unknown) => "etcdserver: request timed out".into(),
-        Refused::Unserved(Unserved::Stopping) => "etcdserver: server stopped".into(),
-        Refused::Fault(_) => "this member cannot read its data: see its log".into(),
-    }
+        Refused::Rejected(Rejected::NotAFile(path), _) if path.is_root() => "",
+        Refused::Rejected(rejected, _) => return rejected.cause().into(),
+        Refused::Unserved(Unserved::NoLeader) => "etcdserver: no leader",
+        Refused::Unserved(Unserved::Busy) => "etcdserver: too many requests",
+        Refused::Unserved(Unserved::NoSpace) => "etcdserver: no space",
+        Refused::Unserved(Unserved::Unknown) => "etcdserver: request timed out",
+        Refused::Unserved(Unserved::Stopping) => "etcdserver: server stopped",
+        Refused::Fault(_) => "this member cannot read its data: see its log",
+    };
+    text.as_bytes().into()
 }
 
 fn index_of(refused: &Refused) -> Revision {
@@ -239,6 +240,25 @@ impl v2::Node for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::KeyPath;
+    use http_body_util::BodyExt;
+
+    /// Go shows each byte it cannot read as `\ufffd`, escaped; a character as itself.
+    #[tokio::test]
+    async fn a_cause_keeps_the_bytes_of_names_and_values() {
+        let cluster = HeaderValue::from_static("1");
+        let path = KeyPath::clean(b"/a\xf0\x9fb\xef\xbf\xbd").unwrap();
+        let compared = Rejected::CompareFailed { cause: b"[\xff != x]".to_vec() };
+        for (rejected, cause) in [
+            (Rejected::NotFound(path), "\"cause\":\"/a\\ufffd\\ufffdb\u{fffd}\""),
+            (compared, "\"cause\":\"[\\ufffd != x]\""),
+        ] {
+            let answer = refusal(&cluster, &Refused::Rejected(rejected, Revision(1)));
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(body.contains(cause), "{body}");
+        }
+    }
 
     #[test]
     fn a_full_queue_asks_to_come_again() {

@@ -24,7 +24,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// etcd's default address for peers.
 const PEER_URL: &str = "http://localhost:2380";
@@ -178,25 +178,55 @@ async fn urls(parts: &Parts, body: Incoming) -> Result<Vec<String>, Wrong> {
     Ok(urls)
 }
 
-/// Reads `{"peerURLs":[…]}`; what else is there does not matter.
+/// Reads `{"peerURLs":[…]}` as Go does: the name in any case, `null` for nothing, the rest ignored.
 fn peer_urls(body: &[u8]) -> Result<Vec<String>, String> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| match body.trim_ascii() {
+    const STRUCT: &str = "value of type struct { PeerURLs []string \"json:\\\"peerURLs\\\"\" }";
+    let fields = match serde_json::from_slice(body).map_err(|error| syntax(body, &error))? {
+        Value::Object(fields) => fields,
+        Value::Null => Map::new(),
+        other => return Err(misfit(&other, STRUCT)),
+    };
+    let mut urls = Vec::new();
+    for (_, named) in fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("peerURLs")) {
+        urls = match named {
+            Value::Array(items) => items.iter().map(url_of).collect::<Result<_, _>>()?,
+            Value::Null => Vec::new(),
+            other => return Err(misfit(other, "struct field .peerURLs of type []string")),
+        };
+    }
+    if urls.is_empty() { Err("no valid URLs given".to_owned()) } else { Ok(urls) }
+}
+
+fn url_of(item: &Value) -> Result<String, String> {
+    match item {
+        Value::String(url) => Ok(url.clone()),
+        Value::Null => Ok(String::new()),
+        other => Err(misfit(other, "struct field .peerURLs of type string")),
+    }
+}
+
+fn misfit(value: &Value, place: &str) -> String {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    format!("json: cannot unmarshal {kind} into Go {place}")
+}
+
+/// What is wrong with a text that is no JSON; in Go's words where they are simple.
+fn syntax(body: &[u8], error: &serde_json::Error) -> String {
+    match body.trim_ascii() {
         [] => "unexpected end of JSON input".to_owned(),
         _ if error.is_eof() => "unexpected end of JSON input".to_owned(),
         [first, ..] if !b"{[\"-0123456789tfn".contains(first) => {
             format!("invalid character '{}' looking for beginning of value", char::from(*first))
         }
         _ => error.to_string(),
-    })?;
-    let wanted = "peerURLs must be a list of strings";
-    let urls = match value.get("peerURLs") {
-        Some(Value::Array(urls)) => urls.as_slice(),
-        None | Some(Value::Null) if value.is_object() => &[],
-        _ => return Err(wanted.to_owned()),
-    };
-    let urls: Option<Vec<_>> = urls.iter().map(|url| Some(url.as_str()?.to_owned())).collect();
-    let urls = urls.ok_or(wanted)?;
-    if urls.is_empty() { Err("no valid URLs given".to_owned()) } else { Ok(urls) }
+    }
 }
 
 /// Go's `types.NewURLs`, in its words.
@@ -248,7 +278,22 @@ mod tests {
             ("x=y", "invalid character 'x' looking for beginning of value"),
             ("{}", "no valid URLs given"),
             ("{\"peerURLs\":[]}", "no valid URLs given"),
-            ("{\"peerURLs\":\"http://a:1\"}", "peerURLs must be a list of strings"),
+            ("null", "no valid URLs given"),
+            ("{\"peerURLs\":null}", "no valid URLs given"),
+            ("{\"PEERURLS\":[null]}", scheme),
+            (
+                "[]",
+                "json: cannot unmarshal array into Go value of type struct { PeerURLs []string \
+                 \"json:\\\"peerURLs\\\"\" }",
+            ),
+            (
+                "{\"peerURLs\":\"http://a:1\"}",
+                "json: cannot unmarshal string into Go struct field .peerURLs of type []string",
+            ),
+            (
+                "{\"peerURLs\":[1]}",
+                "json: cannot unmarshal number into Go struct field .peerURLs of type string",
+            ),
             ("{\"peerURLs\":[\"ftp://a:1\"]}", &format!("{scheme}ftp://a:1")),
             ("{\"peerURLs\":[\"a:1\"]}", &format!("{scheme}a:1")),
             (

@@ -252,15 +252,15 @@ fn value_of(put: &Put, old: Option<&Record>) -> Bytes {
 
 /// Refuses with what differs, in etcd's brackets.
 fn compare(condition: &Condition, file: &Record) -> Result<(), Rejected> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let index = file.modified_index;
     let wrong_value = condition.value.as_ref().filter(|value| **value != file.value);
     let wrong_index = condition.index.filter(|given: &Revision| *given != index);
-    let value = wrong_value.map(|given| format!("[{} != {}]", text(given), text(&file.value)));
-    let index = wrong_index.map(|given| format!("[{given} != {index}]"));
-    let differences: Vec<String> = value.into_iter().chain(index).collect();
+    let value =
+        wrong_value.map(|given| [b"[", &given[..], b" != ", &file.value[..], b"]"].concat());
+    let index = wrong_index.map(|given| format!("[{given} != {index}]").into_bytes());
+    let differences: Vec<Vec<u8>> = value.into_iter().chain(index).collect();
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Rejected::CompareFailed { cause: differences.join(" ") })
+    Err(Rejected::CompareFailed { cause: differences.join(&b' ') })
 }

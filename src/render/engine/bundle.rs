@@ -33,6 +33,8 @@ pub struct TemplateFile {
 pub struct Bundle {
     /// The files, each name once.
     pub files: Vec<TemplateFile>,
+    /// Whether lines that hold only a tag leave no empty lines behind.
+    pub trim_blocks: bool,
 }
 
 impl Bundle {
@@ -52,7 +54,8 @@ impl Bundle {
             bundle.files.push(file);
             if bundle.files.len() > limits::TEMPLATE_FILES_MAX {
                 let message = format!("it includes more than {} files", limits::TEMPLATE_FILES_MAX);
-                return Err(Diagnostic::new(templates.join(name).display().to_string(), message));
+                return Err(Diagnostic::new(templates.join(name).display().to_string(), message)
+                    .help("put parts that belong together into one file"));
             }
         }
         Ok(bundle)
@@ -64,9 +67,15 @@ impl Bundle {
         self.files.iter().find(|file| file.name == name)
     }
 
+    /// The name of the template itself.
+    #[must_use]
+    pub fn main(&self) -> &str {
+        self.files.first().map_or("", |file| file.name.as_str())
+    }
+
     /// Writes all files.
     pub fn encode(&self, out: &mut Writer) {
-        out.uint(self.files.len() as u64);
+        out.bool(self.trim_blocks).uint(self.files.len() as u64);
         for file in &self.files {
             out.bytes(file.name.as_bytes()).bytes(file.path.as_bytes()).bytes(file.text.as_bytes());
         }
@@ -80,11 +89,12 @@ impl Bundle {
         let text = |input: &mut Reader<'_>| -> Result<String, Malformed> {
             Ok(String::from_utf8_lossy(input.bytes()?).into_owned())
         };
+        let trim_blocks = input.bool()?;
         let mut files = Vec::new();
         for _ in 0..input.uint()? {
             files.push(TemplateFile { name: text(input)?, path: text(input)?, text: text(input)? });
         }
-        Ok(Self { files })
+        Ok(Self { files, trim_blocks })
     }
 }
 
@@ -105,6 +115,7 @@ fn read_file(
         None => {
             let message = format!("`{name}` is not inside the templates directory");
             Diagnostic::new(shown, message)
+                .help("name a file below it, without a leading `/` and without `..`")
         }
     };
     let quoted = [format!("\"{name}\""), format!("'{name}'")];

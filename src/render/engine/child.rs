@@ -51,7 +51,8 @@ pub fn worker_main() -> i32 {
                 }
             }
             Ok(None) => return 0,
-            Ok(Some(ToWorker::Items(_) | ToWorker::Unavailable(_))) | Err(_) => return 1,
+            Ok(Some(ToWorker::Items(_) | ToWorker::Unavailable(_) | ToWorker::Addresses(_)))
+            | Err(_) => return 1,
         }
     }
 }
@@ -68,7 +69,8 @@ fn render(engine: &mut TeraEngine, request: Request) -> Rendered {
 }
 
 fn failed(path: &str, why: &str) -> Rendered {
-    let error = Diagnostic::new(path, format!("the template engine {why}"));
+    let error = Diagnostic::new(path, format!("the template engine {why}"))
+        .help("the template is not to blame; the last good file stays");
     Rendered { outcome: Err(Box::new(error)), touched: Vec::new() }
 }
 
@@ -77,14 +79,28 @@ struct Pipe;
 
 impl Fetch for Pipe {
     fn fetch(&mut self, range: &KeyRange) -> Result<Vec<Item>, String> {
-        let broken = |error: std::io::Error| format!("the daemon is gone: {error}");
-        send(&FromWorker::Range(range.clone())).map_err(broken)?;
-        match receive().map_err(broken)? {
-            Some(ToWorker::Items(items)) => Ok(items),
-            Some(ToWorker::Unavailable(why)) => Err(why),
-            Some(ToWorker::Render(_)) | None => Err("the daemon gave this render up".to_owned()),
+        match ask(&FromWorker::Range(range.clone()))? {
+            ToWorker::Items(items) => Ok(items),
+            ToWorker::Unavailable(why) => Err(why),
+            ToWorker::Render(_) | ToWorker::Addresses(_) => Err(GIVEN_UP.to_owned()),
         }
     }
+
+    fn lookup(&mut self, host: &str) -> Result<Vec<String>, String> {
+        match ask(&FromWorker::Lookup(host.to_owned()))? {
+            ToWorker::Addresses(addresses) => Ok(addresses),
+            ToWorker::Unavailable(why) => Err(why),
+            ToWorker::Render(_) | ToWorker::Items(_) => Err(GIVEN_UP.to_owned()),
+        }
+    }
+}
+
+const GIVEN_UP: &str = "the daemon gave this render up";
+
+fn ask(question: &FromWorker) -> Result<ToWorker, String> {
+    let broken = |error: std::io::Error| format!("the daemon is gone: {error}");
+    send(question).map_err(broken)?;
+    receive().map_err(broken)?.ok_or_else(|| GIVEN_UP.to_owned())
 }
 
 fn receive() -> std::io::Result<Option<ToWorker>> {

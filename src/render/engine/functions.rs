@@ -12,16 +12,21 @@
 //! | `ls(path=)`, `lsdir(path=)` | names of children; of those that have children |
 //! | `exists(key=)` | whether there is a value |
 //! | `getenv(name=, default=)` | a variable the daemon lets templates see, else the default |
+//! | `lookup_ip(name=)` | the addresses of a host, sorted; an empty list if there are none |
 //! | `node()`, `revision()` | this host, as the daemon describes it; the revision rendered from |
 //!
 //! Invariant: a function that fails leaves the key it was about in the session, so that the error
 //! can name it.
 //!
-//! Deliberately not here: name lookups over the network, which would make a render depend on
-//! something that is not in its revision.
+//! What `lookup_ip` finds is not part of the revision: no change wakes the template when an
+//! address changes, it is seen at the next render. confd's templates rely on it all the same.
+//!
+//! Deliberately not here: `lookup_srv` (`docs/decisions/no-srv-lookup.md`); which arguments there
+//! are is checked before (`calls`).
 //!
 //! Sources: `contracts/render.md` section 4, confd's template functions.
 
+use crate::render::engine::formats;
 use crate::render::engine::view::ViewError;
 use crate::render::engine::{Failure, Session};
 use crate::render::source::Item;
@@ -66,6 +71,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("lsdir", |shared, args| list(shared, args, true)),
     ("exists", exists),
     ("getenv", getenv),
+    ("lookup_ip", lookup_ip),
     ("node", |shared, _| with(shared, |session| Ok(node(&session.surroundings.node)))),
     ("revision", |shared, _| {
         with(shared, |session| Ok(Value::from(session.surroundings.revision.0)))
@@ -127,7 +133,7 @@ fn each_matching(
     let pattern: &str = args.must_get("pattern")?;
     with(shared, |session| {
         let found = session.view.matching(pattern);
-        let found = found.map_err(|error| explain(session, pattern, &error))?;
+        let found = found.map_err(|error| explain(session, Some(pattern), &error))?;
         let values = found.iter().map(|(name, item)| shown(session, name, item));
         Ok(Value::from(values.collect::<TeraResult<Vec<_>>>()?))
     })
@@ -137,7 +143,7 @@ fn list(shared: &Shared, args: &Kwargs, directories_only: bool) -> TeraResult<Va
     let path: &str = args.must_get("path")?;
     with(shared, |session| {
         let children = session.view.children(path, directories_only);
-        let children = children.map_err(|error| explain(session, path, &error))?;
+        let children = children.map_err(|error| explain(session, Some(path), &error))?;
         Ok(Value::from(children.into_iter().map(Value::from).collect::<Vec<_>>()))
     })
 }
@@ -153,6 +159,15 @@ fn getenv(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
     })
 }
 
+fn lookup_ip(shared: &Shared, args: &Kwargs) -> TeraResult<Value> {
+    let name: &str = args.must_get("name")?;
+    with(shared, |session| {
+        let found = session.view.lookup(name).map(<[String]>::to_vec);
+        let found = found.map_err(|error| explain(session, None, &error))?;
+        Ok(Value::from(found.into_iter().map(Value::from).collect::<Vec<_>>()))
+    })
+}
+
 fn node(facts: &[(String, String)]) -> Value {
     let mut facts: Vec<_> = facts.iter().collect();
     facts.sort();
@@ -164,19 +179,24 @@ fn node(facts: &[(String, String)]) -> Value {
 
 fn read(session: &mut Session, key: &str) -> TeraResult<Option<Item>> {
     let item = session.view.get(key);
-    item.map_err(|error| explain(session, key, &error))
+    item.map_err(|error| explain(session, Some(key), &error))
 }
 
-fn explain(session: &mut Session, key: &str, error: &ViewError) -> Error {
+fn explain(session: &mut Session, key: Option<&str>, error: &ViewError) -> Error {
     let help = match error {
         ViewError::Outside { keys, .. } => {
             format!("add it to `keys` of the resource (now: {keys}), or leave `keys` out")
         }
-        ViewError::BadPattern(_) => "a `\\` before `[`, `*` or `?` takes it as it is".to_owned(),
+        ViewError::BadPattern(_) => {
+            r#"to mean a `[` itself, write "\\[": the string takes one `\`, the pattern the other"#
+                .to_owned()
+        }
         ViewError::TooMuch => "read less, or split the file into several".to_owned(),
-        ViewError::BadPath(_) | ViewError::Unavailable(_) => String::new(),
+        ViewError::TooManyLookups => "look up fewer names, or store addresses".to_owned(),
+        ViewError::BadPath(_) => "a key is written as /a/b".to_owned(),
+        ViewError::Unavailable(_) => "it is tried again".to_owned(),
     };
-    fail(session, Some(key), &help, error.to_string())
+    fail(session, key, &help, error.to_string())
 }
 
 fn text(session: &mut Session, name: &str, item: &Item) -> TeraResult<String> {
@@ -190,7 +210,7 @@ fn text(session: &mut Session, name: &str, item: &Item) -> TeraResult<String> {
 fn described(session: &mut Session, name: &str, item: &Item) -> TeraResult<Value> {
     let value = text(session, name, item)?;
     let last = name.rsplit('/').next().unwrap_or_default();
-    let json = parse_json(&value).unwrap_or_else(|_| Value::none());
+    let json = formats::from_json(&value).unwrap_or_else(|_| Value::none());
     let fields = [
         ("key", Value::from(name)),
         ("name", Value::from(last)),
@@ -201,11 +221,4 @@ fn described(session: &mut Session, name: &str, item: &Item) -> TeraResult<Value
     ];
     let pairs = fields.into_iter().map(|(name, value)| (Key::from(name), value));
     Ok(Value::from(pairs.collect::<Map>()))
-}
-
-/// JSON text as a value, objects sorted by key so that loops over them are stable.
-pub(crate) fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
-    let mut json: serde_json::Value = serde_json::from_str(text)?;
-    json.sort_all_objects();
-    Ok(Value::from_serializable(&json))
 }

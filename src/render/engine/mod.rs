@@ -15,14 +15,22 @@
 //!
 //! Deliberately not here: what happens to the bytes (`stage`, `worker`).
 
+mod blame;
 pub mod bundle;
+mod calls;
 mod child;
 mod filters;
+mod formats;
 mod functions;
 mod glob;
+mod lookup;
 pub(crate) mod pool;
-pub(crate) mod protocol;
+#[doc(hidden)]
+pub mod protocol; // public for `fuzz/` alone
+mod quote;
+mod scan;
 mod tera;
+mod valid;
 mod view;
 
 use crate::base::codec::{Malformed, Reader, Writer};
@@ -61,9 +69,11 @@ pub(crate) struct Failure {
 
 /// A finished render, good or bad, and what it read on the way.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Rendered {
-    pub(crate) outcome: Result<Vec<u8>, Box<Diagnostic>>,
-    pub(crate) touched: Vec<KeyRange>,
+pub struct Rendered {
+    /// The file's bytes, or what was wrong.
+    pub outcome: Result<Vec<u8>, Box<Diagnostic>>,
+    /// What wakes the template next time; at most `limits::RENDER_TOUCHED_MAX`.
+    pub touched: Vec<KeyRange>,
 }
 
 impl Surroundings {

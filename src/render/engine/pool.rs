@@ -16,6 +16,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::range::KeyRange;
 use crate::render::engine::Rendered;
+use crate::render::engine::lookup;
 use crate::render::engine::protocol::{self, FromWorker, Request, ToWorker};
 use crate::render::source::{Item, Snapshot, SourceError};
 use rustix::process::Signal;
@@ -62,8 +63,8 @@ impl Pool {
         likely: Vec<KeyRange>,
     ) -> Rendered {
         let path = request.bundle.files.first().map(|file| file.path.clone()).unwrap_or_default();
-        let failed = |message: String, touched: Vec<KeyRange>| Rendered {
-            outcome: Err(Box::new(Diagnostic::new(path.clone(), message))),
+        let failed = |(message, help): (String, &str), touched: Vec<KeyRange>| Rendered {
+            outcome: Err(Box::new(Diagnostic::new(path.clone(), message).help(help))),
             touched,
         };
         // The semaphore is never closed, so there is nothing to handle.
@@ -73,7 +74,8 @@ impl Pool {
             Err(error) => {
                 let program = self.program.display();
                 let message = format!("cannot start the render worker {program}: {error}");
-                return failed(message, likely);
+                let help = "the system may be out of processes or memory; it is tried again";
+                return failed((message, help), likely);
             }
         };
         let mut asked = likely;
@@ -89,7 +91,9 @@ impl Pool {
                 let seconds = limits::RENDER_WALL_MS_MAX / 1_000;
                 // Without this, the killed worker would be a zombie until tokio looks.
                 let _ = worker.child.kill().await;
-                failed(format!("the render did not end within {seconds} s and was stopped"), asked)
+                let message = format!("the render did not end within {seconds} s and was stopped");
+                let help = "the machine or the store is too slow now; it is tried again";
+                failed((message, help), asked)
             }
         }
     }
@@ -151,17 +155,25 @@ impl Worker {
             }
         }
         self.send(&ToWorker::Render(Box::new(request))).await?;
+        let mut patience = Duration::from_millis(limits::LOOKUPS_MS_MAX);
         loop {
-            let range = match self.receive().await? {
-                FromWorker::Range(range) => range,
+            let answer = match self.receive().await? {
+                FromWorker::Range(range) => {
+                    if asked.len() < limits::RENDER_TOUCHED_MAX {
+                        asked.push(range.clone());
+                    }
+                    match snapshot.range(range).await {
+                        Ok(items) => ToWorker::Items(items),
+                        Err(error) => ToWorker::Unavailable(error.to_string()),
+                    }
+                }
+                FromWorker::Lookup(host) => {
+                    let began = Instant::now();
+                    let addresses = lookup::addresses(host, patience).await;
+                    patience = patience.saturating_sub(began.elapsed());
+                    ToWorker::Addresses(addresses)
+                }
                 FromWorker::Ended(rendered) => return Ok(rendered),
-            };
-            if asked.len() < limits::RENDER_TOUCHED_MAX {
-                asked.push(range.clone());
-            }
-            let answer = match snapshot.range(range).await {
-                Ok(items) => ToWorker::Items(items),
-                Err(error) => ToWorker::Unavailable(error.to_string()),
             };
             self.send(&answer).await?;
         }
@@ -179,33 +191,42 @@ impl Worker {
         FromWorker::decode(&frame).map_err(std::io::Error::other)
     }
 
-    /// Why a worker broke off, from how it died.
-    async fn autopsy(mut self, error: &std::io::Error) -> String {
+    /// Why a worker broke off, from how it died, and what to do.
+    async fn autopsy(mut self, error: &std::io::Error) -> (String, &'static str) {
         let died = tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await;
         match died {
             Ok(Ok(status)) => cause_of_death(status),
-            Ok(Err(_)) | Err(_) => format!("the render worker broke off: {error}"),
+            Ok(Err(_)) | Err(_) => {
+                (format!("the render worker broke off: {error}"), "it is tried again")
+            }
         }
     }
 }
 
-fn cause_of_death(status: ExitStatus) -> String {
+fn cause_of_death(status: ExitStatus) -> (String, &'static str) {
     match status.signal().and_then(Signal::from_named_raw) {
         Some(Signal::XCPU) => {
             let seconds = limits::RENDER_CPU_SECONDS_MAX;
-            format!(
+            let message = format!(
                 "the template computed for more than {seconds} s and was stopped; is it looping?"
-            )
+            );
+            (message, "loop over less: a narrower pattern, or one loop inside another less")
         }
         Some(Signal::ABORT) => {
             let mib = limits::RENDER_MEMORY_BYTES_MAX / 1024 / 1024;
-            format!("the template needed more than {mib} MiB of memory and was stopped")
+            let message =
+                format!("the template needed more than {mib} MiB of memory and was stopped");
+            (message, "read fewer keys, or split the file into several")
         }
-        Some(Signal::SEGV) => "the template is nested too deeply and was stopped".to_owned(),
-        Some(Signal::KILL) => {
-            "the render worker was killed, by the system or by somebody".to_owned()
-        }
-        Some(_) | None => format!("the render worker ended with {status}"),
+        Some(Signal::SEGV) => (
+            "the template is nested too deeply and was stopped".to_owned(),
+            "look for an include, a component or a value inside itself",
+        ),
+        Some(Signal::KILL) => (
+            "the render worker was killed, by the system or by somebody".to_owned(),
+            "look for an out-of-memory message of the kernel; it is tried again",
+        ),
+        Some(_) | None => (format!("the render worker ended with {status}"), "it is tried again"),
     }
 }
 

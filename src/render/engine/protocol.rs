@@ -1,11 +1,11 @@
 //! The words between the daemon and a render worker.
 //!
 //! A frame is its length (4 bytes, little-endian) and that many bytes of `base::codec`. The
-//! parent sends one `Render` and then answers `Range` questions until `Ended` comes.
+//! parent sends one `Render` and then answers `Range` and `Lookup` questions until `Ended` comes.
 //! Both ends are the same binary, so there is no version.
 //!
 //! Invariant: a frame is at most `FRAME_BYTES_MAX` long; the reader refuses a longer one before
-//! it allocates.
+//! it allocates. What a worker lists is bounded in number too: a template may have taken it over.
 //!
 //! Deliberately not here: reading and writing the pipe (`child` blocks, `pool` awaits).
 
@@ -20,10 +20,10 @@ use crate::render::scope::Scope;
 use crate::render::source::Item;
 
 /// The largest output or input and room for what is around it.
-pub(crate) const FRAME_BYTES_MAX: usize = limits::RENDER_OUTPUT_BYTES_MAX + 16 * 1024 * 1024;
+pub const FRAME_BYTES_MAX: usize = limits::RENDER_OUTPUT_BYTES_MAX + 16 * 1024 * 1024;
 
 /// A message with its length before it.
-pub(crate) fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
+pub fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let too_long = || std::io::Error::other("the message is too long for one frame");
     let fits = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX);
     let length = fits.ok_or_else(too_long)?;
@@ -31,7 +31,7 @@ pub(crate) fn framed(body: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 /// The length of the frame that begins with these bytes.
-pub(crate) fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
+pub fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
     let length = usize::try_from(u32::from_le_bytes(start)).ok();
     let too_long = || std::io::Error::other("the frame is too long");
     length.filter(|length| *length <= FRAME_BYTES_MAX).ok_or_else(too_long)
@@ -39,31 +39,34 @@ pub(crate) fn length_of(start: [u8; 4]) -> std::io::Result<usize> {
 
 /// Parent to worker.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ToWorker {
+pub enum ToWorker {
     Render(Box<Request>),
     Items(Vec<Item>),
     Unavailable(String),
+    Addresses(Vec<String>),
 }
 
 /// Everything one render starts with.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) bundle: Bundle,
-    pub(crate) scope: Scope,
-    pub(crate) surroundings: Surroundings,
+pub struct Request {
+    pub bundle: Bundle,
+    pub scope: Scope,
+    pub surroundings: Surroundings,
     /// Ranges the template will probably ask for, with all their keys.
-    pub(crate) preloaded: Vec<(KeyRange, Vec<Item>)>,
+    pub preloaded: Vec<(KeyRange, Vec<Item>)>,
 }
 
 /// Worker to parent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum FromWorker {
+pub enum FromWorker {
     Range(KeyRange),
+    /// The addresses of a host.
+    Lookup(String),
     Ended(Rendered),
 }
 
 impl ToWorker {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         match self {
             Self::Render(request) => {
@@ -81,21 +84,36 @@ impl ToWorker {
             Self::Unavailable(why) => {
                 out.u8(3).bytes(why.as_bytes());
             }
+            Self::Addresses(addresses) => {
+                out.u8(4).uint(addresses.len() as u64);
+                addresses.iter().for_each(|address| {
+                    out.bytes(address.as_bytes());
+                });
+            }
         }
         out.into_vec()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Reader::new(bytes);
         let message = match input.u8()? {
             1 => Self::Render(Box::new(decode_request(&mut input)?)),
             2 => Self::Items(decode_items(&mut input)?),
-            3 => Self::Unavailable(String::from_utf8_lossy(input.bytes()?).into_owned()),
+            3 => Self::Unavailable(text(&mut input)?),
+            4 => {
+                let count = input.count(limits::LOOKUP_ADDRESSES_MAX)?;
+                let addresses = (0..count).map(|_| text(&mut input));
+                Self::Addresses(addresses.collect::<Result<_, _>>()?)
+            }
             value => return Err(Malformed::Unknown { what: "message", value: value.into() }),
         };
         input.finish()?;
         Ok(message)
     }
+}
+
+fn text(input: &mut Reader<'_>) -> Result<String, Malformed> {
+    Ok(String::from_utf8_lossy(input.bytes()?).into_owned())
 }
 
 fn decode_request(input: &mut Reader<'_>) -> Result<Request, Malformed> {
@@ -110,10 +128,13 @@ fn decode_request(input: &mut Reader<'_>) -> Result<Request, Malformed> {
 }
 
 impl FromWorker {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         match self {
             Self::Range(range) => encode_range(out.u8(1), range),
+            Self::Lookup(host) => {
+                out.u8(4).bytes(host.as_bytes());
+            }
             Self::Ended(Rendered { outcome, touched }) => {
                 match outcome {
                     Ok(bytes) => {
@@ -128,16 +149,18 @@ impl FromWorker {
         out.into_vec()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Reader::new(bytes);
         let message = match input.u8()? {
             1 => Self::Range(decode_range(&mut input)?),
+            4 => Self::Lookup(text(&mut input)?),
             kind @ (2 | 3) => {
                 let outcome = match kind {
                     2 => Ok(input.bytes()?.to_vec()),
                     _ => Err(Box::new(Diagnostic::decode(&mut input)?)),
                 };
-                let touched = (0..input.uint()?).map(|_| decode_range(&mut input));
+                let count = input.count(limits::RENDER_TOUCHED_MAX)?;
+                let touched = (0..count).map(|_| decode_range(&mut input));
                 Self::Ended(Rendered { outcome, touched: touched.collect::<Result<_, _>>()? })
             }
             value => return Err(Malformed::Unknown { what: "message", value: value.into() }),
@@ -208,6 +231,7 @@ mod tests {
             ToWorker::Render(Box::new(request)),
             ToWorker::Items(vec![item]),
             ToWorker::Unavailable("no".into()),
+            ToWorker::Addresses(vec!["192.0.2.1".into(), "::1".into()]),
         ];
         for message in down {
             assert_eq!(ToWorker::decode(&message.encode()), Ok(message));
@@ -216,6 +240,7 @@ mod tests {
         let error = Box::new(Diagnostic::new("f", "m").help("h"));
         let up = [
             FromWorker::Range(range),
+            FromWorker::Lookup("web1".into()),
             FromWorker::Ended(Rendered { outcome: Ok(b"out".to_vec()), touched: touched.clone() }),
             FromWorker::Ended(Rendered { outcome: Err(error), touched }),
         ];

@@ -4,12 +4,14 @@
 //! dependency. `preserve_order` is on, for otherwise maps iterate in another order in every
 //! process and the file would "change" at each restart.
 //!
-//! The way of a render: the bundle is parsed once and kept while its texts are equal -> the
-//! session goes where functions find it -> Tera writes into a bounded buffer, the line guard
-//! being its escape function -> bytes, or an error turned into a `Diagnostic`.
+//! The way of a render: the bundle is parsed once, its lines trimmed (`scan`) and its calls
+//! checked (`calls`), and kept while its texts are equal -> the session goes where functions find
+//! it -> Tera writes into a bounded buffer, the line guard being its escape function -> bytes, or
+//! an error turned into a `Diagnostic`.
 //!
 //! Invariants:
 //! * Autoescape is on for every template (the empty suffix ends every name).
+//! * What Tera is given has the same length as the file, so its places are places of the file.
 //! * After a guard refusal the template is rendered again with marks before each `{{`, to find
 //!   the place, as Tera tells none for a failing writer. The good path pays nothing for this.
 //!
@@ -18,19 +20,30 @@
 use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::render::engine::bundle::{Bundle, TemplateFile};
+use crate::render::engine::calls::{self, OwnTexts};
 use crate::render::engine::functions::{self, Shared};
-use crate::render::engine::{Failure, Rendered, Session, filters};
+use crate::render::engine::scan::{self, Kind};
+use crate::render::engine::{Failure, Rendered, Session, blame, filters};
 use crate::render::guard::{self, Hostile};
 use std::cell::RefCell;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use tera::{Context, ErrorKind, Kwargs, State, Tera};
+use tera::{ErrorKind, Kwargs, State, Tera};
 
 /// Tera with the template sets it has parsed, least recently used first.
 pub(crate) struct TeraEngine {
-    parsed: Vec<(Bundle, Tera)>,
+    parsed: Vec<Parsed>,
     shared: Shared,
+}
+
+/// Templates as Tera knows them.
+struct Parsed {
+    bundle: Bundle,
+    /// The text of each file as Tera was given it.
+    texts: Vec<String>,
+    own: OwnTexts,
+    tera: Tera,
 }
 
 /// What the guard refused: the escape function has no other way to tell.
@@ -71,40 +84,39 @@ impl TeraEngine {
 
     /// The parsed form of `bundle`, at the end of the list.
     fn parse(&mut self, bundle: &Bundle) -> Result<(), Diagnostic> {
-        if let Some(at) = self.parsed.iter().position(|(known, _)| known == bundle) {
+        if let Some(at) = self.parsed.iter().position(|known| known.bundle == *bundle) {
             let found = self.parsed.remove(at);
             self.parsed.push(found);
             return Ok(());
         }
         // An edited template replaces its old self.
         let main = bundle.files.first().map(|file| &file.name);
-        self.parsed.retain(|(known, _)| known.files.first().map(|file| &file.name) != main);
-        let tera = compile(bundle, &self.shared).map_err(|error| explain(bundle, &error, None))?;
+        self.parsed.retain(|known| known.bundle.files.first().map(|file| &file.name) != main);
+        let parsed = Parsed::new(bundle, &self.shared)?;
         if self.parsed.len() >= limits::RENDER_TEMPLATES_PARSED_MAX {
             self.parsed.remove(0);
         }
-        self.parsed.push((bundle.clone(), tera));
+        self.parsed.push(parsed);
         Ok(())
     }
 
     fn run(&mut self, bundle: &Bundle) -> Result<Vec<u8>, Diagnostic> {
         self.parse(bundle)?;
-        let Some((_, tera)) = self.parsed.last() else { return Ok(Vec::new()) };
+        let Some(parsed) = self.parsed.last() else { return Ok(Vec::new()) };
         let mut out = Bounded::default();
-        let main = bundle.files.first().map_or("", |file| file.name.as_str());
         REFUSED.with(|refused| refused.borrow_mut().take());
-        let Err(error) = tera.render_to(main, &Context::new(), &mut out) else {
+        let Err(error) = parsed.tera.render_to(bundle.main(), &parsed.own.context, &mut out) else {
             return Ok(out.bytes);
         };
         if out.full {
             let bytes = limits::RENDER_OUTPUT_BYTES_MAX;
             let message = format!("the output is larger than {bytes} bytes");
-            return Err(Diagnostic::new(path_of(bundle, main), message)
+            return Err(Diagnostic::new(path_of(bundle, bundle.main()), message)
                 .help("a loop may write more than was meant; else split the file"));
         }
         match REFUSED.with(|refused| refused.borrow_mut().take()) {
-            Some(refusal) => Err(self.explain_refusal(bundle, &refusal)),
-            None => Err(explain(bundle, &error, self.take_failure())),
+            Some(refusal) => Err(self.explain_refusal(parsed, &refusal)),
+            None => Err(parsed.explain(&error, self.take_failure())),
         }
     }
 
@@ -112,59 +124,120 @@ impl TeraEngine {
         functions::lock(&self.shared).as_mut()?.failure.take()
     }
 
-    fn explain_refusal(&self, bundle: &Bundle, refusal: &Refusal) -> Diagnostic {
+    fn explain_refusal(&self, parsed: &Parsed, refusal: &Refusal) -> Diagnostic {
+        let key = functions::lock(&self.shared)
+            .as_ref()
+            .and_then(|session| blame::hostile_keys(&session.view, &refusal.text));
+        let (what, help) = match key {
+            Some(_) => {
+                ("a stored value", "correct the value, or let it span lines on purpose with")
+            }
+            None => ("what is printed here", "let it span lines on purpose with"),
+        };
         let message =
-            format!("a stored value contains {}: it could add lines to the file", refusal.hostile);
-        let place = locate(bundle, &self.shared);
-        let file = place.as_ref().and_then(|(file, _)| bundle.files.get(*file));
-        let shown = file.or(bundle.files.first()).map_or("", |file| file.path.as_str());
-        let mut error = Diagnostic::new(shown, message)
-            .help("correct the value, or let it span lines on purpose with `| multiline`");
+            format!("{what} contains {}: it could add lines to the file", refusal.hostile);
+        let files = &parsed.bundle.files;
+        let place = parsed.locate(&self.shared);
+        let file = place.as_ref().and_then(|(file, _)| files.get(*file));
+        let shown = file.or(files.first()).map_or("", |file| file.path.as_str());
+        let mut error = Diagnostic::new(shown, message).help(format!("{help} `| multiline`"));
         if let (Some(file), Some((_, range))) = (file, &place) {
             error = error.at(&file.text, range);
         }
-        error.key = self.keys_behind(&refusal.text);
+        error.key = key;
         error
     }
-
-    /// The keys whose values can be the refused text: holding it as it is, or encoded.
-    fn keys_behind(&self, text: &str) -> Option<Box<str>> {
-        let session = functions::lock(&self.shared);
-        let view = &session.as_ref()?.view;
-        let core = text.trim();
-        let mut names = view.names_where(|value| {
-            let value = String::from_utf8_lossy(value);
-            guard::check_line(&value).is_err() && !core.is_empty() && value.contains(core)
-        });
-        if names.is_empty() {
-            names = view.names_where(holds_hostile);
-        }
-        names.truncate(3);
-        (!names.is_empty()).then(|| names.join(" or ").into())
-    }
 }
 
-/// Whether a value is hostile as it is, or after decoding JSON.
-fn holds_hostile(value: &[u8]) -> bool {
-    fn any(json: &serde_json::Value) -> bool {
-        match json {
-            serde_json::Value::String(text) => guard::check_line(text).is_err(),
-            serde_json::Value::Array(list) => list.iter().any(any),
-            serde_json::Value::Object(map) => {
-                map.iter().any(|(key, value)| guard::check_line(key).is_err() || any(value))
-            }
-            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {
-                false
-            }
+impl Parsed {
+    fn new(bundle: &Bundle, shared: &Shared) -> Result<Self, Diagnostic> {
+        let mut own = OwnTexts::default();
+        let text_of = |file: &TemplateFile| {
+            let trimmed = bundle.trim_blocks.then(|| scan::trim_blocks(&file.text));
+            own.replace(trimmed.as_ref().unwrap_or(&file.text), bundle)
+        };
+        let texts: Vec<String> = bundle.files.iter().map(text_of).collect();
+        let mut parsed = Self { bundle: bundle.clone(), texts, own, tera: Tera::default() };
+        let built = build(parsed.named(&parsed.texts), shared, |_| {});
+        let built = built.map_err(|error| parsed.explain(&error, None));
+        // What is not there has no arguments; everything else is said better by the check.
+        if !built.as_ref().is_err_and(|error| error.message.starts_with("Unknown")) {
+            calls::check(bundle)?;
         }
+        parsed.tera = built?;
+        Ok(parsed)
     }
-    guard::check_line(&String::from_utf8_lossy(value)).is_err()
-        || serde_json::from_slice(value).is_ok_and(|json| any(&json))
-}
 
-fn compile(bundle: &Bundle, shared: &Shared) -> Result<Tera, tera::Error> {
-    let texts = bundle.files.iter().map(|file| (file.name.clone(), file.text.clone()));
-    build(texts.collect(), shared, |_| {})
+    fn named(&self, texts: &[String]) -> Vec<(String, String)> {
+        let names = self.bundle.files.iter().map(|file| file.name.clone());
+        names.zip(texts.iter().cloned()).collect()
+    }
+
+    /// Renders once more with a mark before each `{{`, and returns the file and range of the
+    /// last one before the guard refused.
+    fn locate(&self, shared: &Shared) -> Option<(usize, Range<usize>)> {
+        let marked: Vec<String> =
+            self.texts.iter().enumerate().map(|(at, text)| mark(at, text)).collect();
+        let set_mark = |args: Kwargs, _: &State| -> tera::TeraResult<&'static str> {
+            let (file, from, to) =
+                (args.must_get("file")?, args.must_get("from")?, args.must_get("to")?);
+            MARK.with(|mark| *mark.borrow_mut() = Some((file, from..to)));
+            Ok("")
+        };
+        let more = |tera: &mut Tera| tera.register_function(MARKER, set_mark);
+        let tera = build(self.named(&marked), shared, more).ok()?;
+        MARK.with(|mark| mark.borrow_mut().take());
+        let outcome = tera.render_to(self.bundle.main(), &self.own.context, Bounded::default());
+        let refused = REFUSED.with(|refused| refused.borrow_mut().take()).is_some();
+        let mark = MARK.with(|mark| mark.borrow_mut().take());
+        mark.filter(|_| outcome.is_err() && refused)
+    }
+
+    fn explain(&self, error: &tera::Error, failure: Option<Failure>) -> Diagnostic {
+        let bundle = &self.bundle;
+        let mut help = None;
+        let mut shown = match error.kind() {
+            ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => {
+                let range = &report.span().range;
+                let text = bundle.file(report.filename()).map_or("", |file| file.text.as_str());
+                if text.get(range.clone()).is_some_and(|call| call.starts_with("throw")) {
+                    help = Some(Box::from("the template itself stops here; its message says why"));
+                }
+                let message = self.own.left_out(report.message());
+                Diagnostic::new(path_of(bundle, report.filename()), message).at(text, range)
+            }
+            // Tera's enum may grow; every other kind tells itself, some as a finished report.
+            other => {
+                let text = other.to_string();
+                let main = || Diagnostic::new(path_of(bundle, bundle.main()), &text);
+                self.reported(&text).unwrap_or_else(main)
+            }
+        };
+        let whole = error.to_string();
+        let notes = whole.split("\n\nnote: ").skip(1).filter_map(|note| note.lines().next());
+        shown.notes = notes.take(limits::DIAGNOSTIC_NOTES_MAX).map(str::to_owned).collect();
+        let failure = failure.unwrap_or_default();
+        shown.key = failure.key;
+        shown.help = failure.help.or(help);
+        shown
+    }
+
+    /// Takes a report Tera has already put into words apart: `error: …`, ` --> name:line:column`.
+    /// Unknown filters and functions come this way.
+    fn reported(&self, text: &str) -> Option<Diagnostic> {
+        let (message, rest) = text.strip_prefix("error: ")?.split_once('\n')?;
+        let mut place = rest.trim_start().strip_prefix("--> ")?.lines().next()?.rsplitn(3, ':');
+        let column: usize = place.next()?.parse().ok()?;
+        let line: usize = place.next()?.parse().ok()?;
+        let name = place.next()?;
+        let at = self.bundle.files.iter().position(|file| file.name == name)?;
+        let (file, given) = (self.bundle.files.get(at)?, self.texts.get(at)?);
+        let line_at: usize = given.split_inclusive('\n').take(line - 1).map(str::len).sum();
+        let tail = given.get(line_at..)?;
+        let start = tail.char_indices().nth(column - 1).map_or(tail.len(), |(at, _)| at) + line_at;
+        let carets = rest.lines().find(|line| line.contains('^'))?.matches('^').count();
+        Some(Diagnostic::new(&file.path, message).at(&file.text, &(start..start + carets)))
+    }
 }
 
 fn build(
@@ -182,133 +255,24 @@ fn build(
     Ok(tera)
 }
 
-/// Renders once more with a mark before each `{{`, and returns the file and range of the last
-/// one before the guard refused.
-fn locate(bundle: &Bundle, shared: &Shared) -> Option<(usize, Range<usize>)> {
-    let marked =
-        bundle.files.iter().enumerate().map(|(at, file)| (file.name.clone(), mark(at, file)));
-    let set_mark = |args: Kwargs, _: &State| -> tera::TeraResult<&'static str> {
-        let (file, from, to) =
-            (args.must_get("file")?, args.must_get("from")?, args.must_get("to")?);
-        MARK.with(|mark| *mark.borrow_mut() = Some((file, from..to)));
-        Ok("")
-    };
-    let tera =
-        build(marked.collect(), shared, |tera| tera.register_function(MARKER, set_mark)).ok()?;
-    MARK.with(|mark| mark.borrow_mut().take());
-    let main = bundle.files.first()?;
-    let outcome = tera.render_to(&main.name, &Context::new(), Bounded::default());
-    let refused = REFUSED.with(|refused| refused.borrow_mut().take()).is_some();
-    let mark = MARK.with(|mark| mark.borrow_mut().take());
-    mark.filter(|_| outcome.is_err() && refused)
-}
-
 /// A name no template of a user has.
 const MARKER: &str = "althing_mark_place";
 
-fn mark(at: usize, file: &TemplateFile) -> String {
-    let mut out = String::with_capacity(file.text.len() * 2);
+fn mark(at: usize, text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
     let mut done = 0;
-    for range in expressions(&file.text) {
-        out.push_str(file.text.get(done..range.start).unwrap_or_default());
-        let (from, to) = (range.start, range.end);
-        out.push_str(&format!("{{{{ {MARKER}(file={at}, from={from}, to={to}) }}}}"));
-        done = range.start;
+    for part in scan::parts(text).iter().filter(|part| part.kind == Kind::Expression) {
+        let Range { start, end } = part.range;
+        out.push_str(text.get(done..start).unwrap_or_default());
+        out.push_str(&format!("{{{{ {MARKER}(file={at}, from={start}, to={end}) }}}}"));
+        done = start;
     }
-    out.push_str(file.text.get(done..).unwrap_or_default());
+    out.push_str(text.get(done..).unwrap_or_default());
     out
-}
-
-/// The byte ranges of `{{ … }}` in a template, outside of comments, tags and raw blocks.
-fn expressions(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(open) = text.get(at..).and_then(|rest| rest.find('{')).map(|offset| at + offset)
-    {
-        let rest = text.get(open..).unwrap_or_default();
-        at = if rest.starts_with("{#") {
-            rest.find("#}").map_or(text.len(), |end| open + end + 2)
-        } else if rest.starts_with("{{") {
-            let end = end_of(rest, "}}").map_or(text.len(), |end| open + end);
-            found.push(open..end);
-            end
-        } else if rest.starts_with("{%") {
-            let end = end_of(rest, "%}").unwrap_or(rest.len());
-            let tag = rest.get(2..end).unwrap_or_default().trim_matches(['-', ' ', '%', '}']);
-            open + if tag == "raw" { end_of_raw(rest).unwrap_or(rest.len()) } else { end }
-        } else {
-            open + 1
-        };
-    }
-    found
-}
-
-fn end_of_raw(text: &str) -> Option<usize> {
-    let at = text.find("endraw")?;
-    text.get(at..)?.find("%}").map(|end| at + end + 2)
-}
-
-/// Offset just behind `close`, skipping quoted strings.
-fn end_of(text: &str, close: &str) -> Option<usize> {
-    let mut quote: Option<char> = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(2) {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None if text.get(at..).is_some_and(|rest| rest.starts_with(close)) => {
-                return Some(at + close.len());
-            }
-            None => {}
-        }
-    }
-    None
 }
 
 fn path_of(bundle: &Bundle, name: &str) -> String {
     bundle.file(name).map_or_else(|| name.to_owned(), |file| file.path.clone())
-}
-
-fn explain(bundle: &Bundle, error: &tera::Error, failure: Option<Failure>) -> Diagnostic {
-    let main = bundle.files.first().map_or("", |file| file.name.as_str());
-    let mut shown = match error.kind() {
-        ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => {
-            let file = bundle.file(report.filename());
-            let text = file.map_or("", |file| file.text.as_str());
-            Diagnostic::new(path_of(bundle, report.filename()), report.message())
-                .at(text, &report.span().range)
-        }
-        // Tera's enum may grow; every other kind tells itself, some as a finished report.
-        other => {
-            let text = other.to_string();
-            reported(bundle, &text).unwrap_or_else(|| Diagnostic::new(path_of(bundle, main), text))
-        }
-    };
-    let whole = error.to_string();
-    let notes = whole.split("\n\nnote: ").skip(1).filter_map(|note| note.lines().next());
-    shown.notes = notes.map(str::to_owned).collect();
-    let failure = failure.unwrap_or_default();
-    shown.key = failure.key;
-    shown.help = failure.help;
-    shown
-}
-
-/// Takes a report Tera has already put into words apart: `error: …`, ` --> name:line:column`.
-/// Unknown filters and functions come this way.
-fn reported(bundle: &Bundle, text: &str) -> Option<Diagnostic> {
-    let (message, rest) = text.strip_prefix("error: ")?.split_once('\n')?;
-    let mut place = rest.trim_start().strip_prefix("--> ")?.lines().next()?.rsplitn(3, ':');
-    let column: usize = place.next()?.parse().ok()?;
-    let line: usize = place.next()?.parse().ok()?;
-    let file = bundle.file(place.next()?)?;
-    let line_at: usize = file.text.split_inclusive('\n').take(line - 1).map(str::len).sum();
-    let tail = file.text.get(line_at..)?;
-    let start = tail.char_indices().nth(column - 1).map_or(tail.len(), |(at, _)| at) + line_at;
-    let carets = rest.lines().find(|line| line.contains('^'))?.matches('^').count();
-    Some(Diagnostic::new(&file.path, message).at(&file.text, &(start..start + carets)))
 }
 
 /// Output up to the limit.

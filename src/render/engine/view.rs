@@ -8,6 +8,7 @@
 //! * Everything comes from one revision: the parent answers from one snapshot.
 //! * A range once fetched is never fetched again; no more than `limits::RENDER_INPUT_BYTES_MAX`
 //!   are held.
+//! * A name once looked up has the same addresses to the end of the render.
 //! * A single key outside of the resource's `keys` is an error, since "missing" would be a lie;
 //!   a pattern or listing shows what of it is inside.
 //!
@@ -19,12 +20,15 @@ use crate::base::range::KeyRange;
 use crate::render::engine::glob::Pattern;
 use crate::render::scope::Scope;
 use crate::render::source::Item;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Fetches a range of the render's snapshot.
 pub(crate) trait Fetch: Send {
     /// All keys of `range`, in order; the error is for the user.
     fn fetch(&mut self, range: &KeyRange) -> Result<Vec<Item>, String>;
+
+    /// The addresses of a host, sorted; none when it has none or they cannot be found out.
+    fn lookup(&mut self, host: &str) -> Result<Vec<String>, String>;
 }
 
 /// Why a template does not get a key.
@@ -38,6 +42,8 @@ pub(crate) enum ViewError {
     BadPattern(String),
     #[error("the template reads more than {} bytes of keys", limits::RENDER_INPUT_BYTES_MAX)]
     TooMuch,
+    #[error("the template looks up more than {} names", limits::LOOKUPS_MAX)]
+    TooManyLookups,
     #[error("the store did not answer: {0}")]
     Unavailable(String),
 }
@@ -49,6 +55,9 @@ pub(crate) struct View {
     fetched: Vec<(KeyRange, Vec<Item>)>,
     bytes: usize,
     touched: BTreeSet<KeyRange>,
+    /// Every pattern asked for: what `touched` holds of it is the whole directory.
+    patterns: BTreeMap<String, Pattern>,
+    addresses: BTreeMap<String, Vec<String>>,
 }
 
 impl View {
@@ -58,7 +67,15 @@ impl View {
         fetch: Box<dyn Fetch>,
     ) -> Self {
         let bytes = preloaded.iter().map(|(_, items)| weight(items)).sum();
-        Self { scope, fetch, fetched: preloaded, bytes, touched: BTreeSet::new() }
+        Self {
+            scope,
+            fetch,
+            fetched: preloaded,
+            bytes,
+            touched: BTreeSet::new(),
+            patterns: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+        }
     }
 
     /// The key called `name`, if it exists.
@@ -88,7 +105,20 @@ impl View {
                 found.push((name.to_owned(), item.clone()));
             }
         }
+        self.patterns.insert(absolute, parsed);
         Ok(found)
+    }
+
+    /// The addresses of `host`, sorted; see `Fetch::lookup`.
+    pub(crate) fn lookup(&mut self, host: &str) -> Result<&[String], ViewError> {
+        if !self.addresses.contains_key(host) {
+            if self.addresses.len() >= limits::LOOKUPS_MAX {
+                return Err(ViewError::TooManyLookups);
+            }
+            let found = self.fetch.lookup(host).map_err(ViewError::Unavailable)?;
+            self.addresses.insert(host.to_owned(), found);
+        }
+        Ok(self.addresses.get(host).map_or(&[], Vec::as_slice))
     }
 
     /// Names of the children of `directory`, sorted; with `directories_only`, of those that have
@@ -159,14 +189,18 @@ impl View {
         self.touched.iter().cloned().collect()
     }
 
-    /// Names of the keys read so far whose value `is_it`; for telling whose value made trouble.
+    /// Names of the keys given to the template so far whose value `is_it`, sorted; for telling
+    /// whose value made trouble.
     pub(crate) fn names_where(&self, is_it: impl Fn(&[u8]) -> bool) -> Vec<String> {
         let items = self.fetched.iter().flat_map(|(_, items)| items);
-        let named = items.filter(|item| is_it(&item.value));
-        let mut names: Vec<String> =
-            named.filter_map(|item| Some(self.scope.name(&item.key)?.to_owned())).collect();
-        names.dedup();
-        names
+        let suspects = items.filter(|item| is_it(&item.value));
+        let named = suspects.filter_map(|item| Some((item, self.scope.name(&item.key)?)));
+        let given = named.filter(|(item, name)| {
+            self.touched.contains(&KeyRange::single(&item.key))
+                || self.patterns.values().any(|pattern| pattern.matches(name))
+        });
+        let names: BTreeSet<String> = given.map(|(_, name)| name.to_owned()).collect();
+        names.into_iter().collect()
     }
 }
 
@@ -191,6 +225,11 @@ mod tests {
         fn fetch(&mut self, range: &KeyRange) -> Result<Vec<Item>, String> {
             self.1 += 1;
             Ok(self.0.iter().filter(|item| range.contains(&item.key)).cloned().collect())
+        }
+
+        fn lookup(&mut self, host: &str) -> Result<Vec<String>, String> {
+            self.1 += 1;
+            Ok(vec![format!("{host}-{}", self.1)])
         }
     }
 
@@ -233,6 +272,29 @@ mod tests {
         assert_eq!(some.children("/", false).unwrap(), ["b", "d"]);
         assert!(matches!(some.get("/a/leaf"), Err(ViewError::Outside { .. })));
         assert!(some.get("/d/y/z").unwrap().is_some());
+    }
+
+    #[test]
+    fn names_only_what_the_template_was_given() {
+        let mut all = view("/p", &[]);
+        let _ = all.matching("/a/*");
+        let _ = all.matching("/b*");
+        let _ = all.children("/d", false);
+        assert_eq!(all.names_where(|_| true), ["/a/leaf", "/b"]);
+        let _ = all.get("/d/x");
+        assert_eq!(all.names_where(|_| true), ["/a/leaf", "/b", "/d/x"]);
+        assert_eq!(all.names_where(|value| value != b"v"), [""; 0]);
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once() {
+        let mut all = view("/p", &[]);
+        for (host, expected) in [("a", "a-1"), ("b", "b-2"), ("a", "a-1")] {
+            assert_eq!(all.lookup(host).unwrap(), [expected]);
+        }
+        let hosts = (0..limits::LOOKUPS_MAX).map(|number| number.to_string());
+        let failed = hosts.filter(|host| all.lookup(host).is_err()).count();
+        assert_eq!(failed, 2);
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) struct Draft {
     window: Option<Window>,
     sensitive: Option<bool>,
     backup: Option<u32>,
+    trim_blocks: Option<bool>,
 }
 
 /// One key of a resource.
@@ -91,6 +92,7 @@ const ROWS: &[Row] = &[
     Row { key: "window", read: |d, f| put(&mut d.window, f.window()) },
     Row { key: "sensitive", read: |d, f| put(&mut d.sensitive, f.boolean()) },
     Row { key: "backup", read: |d, f| put(&mut d.backup, f.number(limits::BACKUPS_MAX)) },
+    Row { key: "trim_blocks", read: |d, f| put(&mut d.trim_blocks, f.boolean()) },
 ];
 
 /// Whether a resource may have this key.
@@ -172,6 +174,7 @@ impl Draft {
             window: self.window,
             sensitive: self.sensitive.unwrap_or_default(),
             backup: self.backup.unwrap_or_default(),
+            trim_blocks: self.trim_blocks.unwrap_or_default(),
         })
     }
 }

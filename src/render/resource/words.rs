@@ -110,6 +110,7 @@ pub static KEYS: &[Key] = &[
     ),
     key("sensitive", "true", "the content is not shown, in no log, status or plan"),
     key("backup", "20", "earlier versions to keep below the data directory; without it none"),
+    key("trim_blocks", "true", "a template line that holds only a tag leaves no empty line behind"),
 ];
 
 #[cfg(test)]

@@ -300,8 +300,8 @@ pub(super) fn next_record(reader: &mut Reader<'_>) -> Result<Option<Record>, Mal
         STATE => Record::State(State {
             hard_state: reader.option(get_hard_state)?,
             snapshot: reader.option(get_position)?,
-            released: LogIndex(reader.uint()?),
-            last_index: LogIndex(reader.uint()?),
+            released: get_index(reader)?,
+            last_index: get_index(reader)?,
         }),
         ENTRIES => Record::Entries(get_entries(reader)?),
         HARD_STATE => Record::HardState(get_hard_state(reader)?),
@@ -309,7 +309,7 @@ pub(super) fn next_record(reader: &mut Reader<'_>) -> Result<Option<Record>, Mal
             let (index, term) = get_position(reader)?;
             Record::Snapshot(index, term)
         }
-        RELEASED => Record::Released(LogIndex(reader.uint()?)),
+        RELEASED => Record::Released(get_index(reader)?),
         COPIED => Record::Copied,
         CLOSED => Record::Closed,
         other => return Err(Malformed::Unknown { what: "record type", value: other.into() }),
@@ -326,7 +326,13 @@ fn get_hard_state(reader: &mut Reader<'_>) -> Result<HardState, Malformed> {
 }
 
 fn get_position(reader: &mut Reader<'_>) -> Result<(LogIndex, Term), Malformed> {
-    Ok((LogIndex(reader.uint()?), Term(reader.uint()?)))
+    Ok((get_index(reader)?, Term(reader.uint()?)))
+}
+
+/// An index that one can follow.
+fn get_index(reader: &mut Reader<'_>) -> Result<LogIndex, Malformed> {
+    let index = reader.uint()?;
+    if index == u64::MAX { Err(Malformed::Overflow) } else { Ok(LogIndex(index)) }
 }
 
 fn get_entries(reader: &mut Reader<'_>) -> Result<Vec<Entry>, Malformed> {
@@ -482,6 +488,8 @@ mod tests {
         let unknown = Malformed::Unknown { what: "record type", value: 200 };
         assert_eq!(records(&[200]), Err(unknown));
         assert_eq!(records(&[HARD_STATE, 1]), Err(Malformed::Truncated));
+        let last = [&[RELEASED][..], &[0xff; 9], &[1]].concat();
+        assert_eq!(records(&last), Err(Malformed::Overflow), "nothing can follow it");
         let huge_count = [ENTRIES, 0xff, 0xff, 0xff, 0xff, 0x0f, 1];
         assert_eq!(records(&huge_count), Err(Malformed::Truncated));
         let bad_type = Malformed::Unknown { what: "entry type", value: 3 };

@@ -228,7 +228,9 @@ fn check_start<M: Medium>(
     oldest: &SegmentHeader,
     replay: &Replay,
 ) -> Result<(), WalError> {
-    let needless = replay.released.max(replay.snapshot.map_or(LogIndex(0), |(index, _)| index));
+    // Of what was released, the last entry is needed: the next one is matched by its term.
+    let released = LogIndex(replay.released.0.saturating_sub(1));
+    let needless = released.max(replay.snapshot.map_or(LogIndex(0), |(index, _)| index));
     if replay.restarted || replay.start <= needless {
         return Ok(());
     }
@@ -378,11 +380,14 @@ pub(super) struct Replay {
     start: LogIndex,
     /// Whether a snapshot marker made everything before it needless.
     restarted: bool,
+    /// Whether the next record is the first of its segment.
+    at_start: bool,
 }
 
 impl Replay {
     fn begin_segment(&mut self, number: SegmentNumber) {
         self.segments.push((number, LogIndex(0)));
+        self.at_start = true;
         self.tail_first = None;
         self.closed = false;
     }
@@ -396,6 +401,10 @@ impl Replay {
     }
 
     fn apply(&mut self, record: Record) -> Result<(), String> {
+        let is_state = matches!(record, Record::State(_));
+        if std::mem::replace(&mut self.at_start, false) != is_state {
+            return Err("a segment has its state in front, and nowhere else".to_owned());
+        }
         self.closed = record == Record::Closed;
         match record {
             Record::State(state) => self.apply_state(state)?,
