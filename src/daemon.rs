@@ -292,6 +292,8 @@ impl SharedRenderer {
             return Ok(());
         }
         let mut options = crate::render::Options::new(confdir, home.render_state());
+        let file = config.file.as_ref().map(|file| file.path.as_path());
+        options.keep_off(home.path(), file, &config.allowed_dirs.value);
         options.node = vec![("name".to_owned(), config.name.value.clone())];
         options.environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -356,6 +358,7 @@ fn file_report(file: ResourceStatus) -> RenderedFile {
         owed_since: file.owed_since.map(wall),
         last_pass: file.last_pass.map(wall),
         last_success: file.last_success.map(wall),
+        behind: file.behind,
         waiting_for: file.waiting.to_string(),
         since: file.since.map(wall),
         until: file.until.map(wall),

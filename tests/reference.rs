@@ -28,7 +28,7 @@ fn althing(folder: &Path, arguments: &[&str]) -> Finished {
 fn pages_are_what_the_program_writes() {
     let folder = scratch("reference");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
-    for page in ["cli", "config", "exit-codes", "template-functions"] {
+    for page in ["cli", "config", "resources", "exit-codes", "template-functions"] {
         let written = althing(folder.path(), &["reference", page]).stdout;
         let file = docs.join(format!("{page}.md"));
         if std::env::var_os("UPDATE_GOLDENFILES").is_some() {

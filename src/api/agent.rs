@@ -50,6 +50,8 @@ pub struct RenderedFile {
     /// When the last good pass ended.
     #[serde(serialize_with = "as_text")]
     pub last_success: Option<WallTime>,
+    /// Whether something has changed that is not in the file yet, as it has to wait.
+    pub behind: bool,
     /// What it waits for.
     pub waiting_for: String,
     /// Since when.

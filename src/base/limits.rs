@@ -404,6 +404,18 @@ pub const RENDER_END_MS_MAX: u64 = 2_000;
 /// where it costs nothing, and still gets rid of some megabytes a second.
 pub const COMMAND_DRAIN_PAUSE_MS: u64 = 10;
 
+/// Levels of lists and maps a rendered file may have to be parsed for `output_format`.
+pub const OUTPUT_DEPTH_MAX: usize = 127;
+
+/// Values of a rendered file that are parsed for `output_format`, aliases counted as often as they
+/// stand: a text of the largest output has fewer unless it was made to burst a reader.
+pub const OUTPUT_NODES_MAX: usize = 4_000_000;
+
+/// Longest sleep before a clock is looked at again: it can be set, and a host can be suspended.
+pub const WINDOW_LOOK_MS_MAX: u64 = 60_000;
+
+/// Links followed to a destination, one to the next: more is a circle.
+pub const DEST_LINKS_MAX: usize = 16;
 /// Host names one render may look up: each is a question to a server that may not answer.
 pub const LOOKUPS_MAX: usize = 64;
 

@@ -196,6 +196,7 @@ impl Loader<'_> {
         let listen_client_urls = self.setting(&table::LISTEN_CLIENT_URLS);
         let advertise_client_urls = self.optional(&table::ADVERTISE_CLIENT_URLS);
         let confdir = self.setting(&table::CONFDIR);
+        let allowed_dirs = self.optional(&table::ALLOWED_DIRS);
         let insecure = self.setting(&table::INSECURE);
         let render_timeout = self.setting(&table::RENDER_TIMEOUT);
         let mut config = Config {
@@ -205,6 +206,7 @@ impl Loader<'_> {
             listen_client_urls: listen_client_urls?,
             advertise_client_urls: advertise_client_urls?,
             confdir: confdir?,
+            allowed_dirs: allowed_dirs?,
             insecure: insecure?,
             render_timeout: render_timeout?,
             file: self.named.take(),

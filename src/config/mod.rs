@@ -111,6 +111,8 @@ pub struct Config {
     pub advertise_client_urls: Setting<Vec<HttpUrl>>,
     /// Holds `conf.d` and `templates`.
     pub confdir: Setting<PathBuf>,
+    /// Where files may be rendered to; empty = everywhere but in the daemon's own directories.
+    pub allowed_dirs: Setting<Vec<PathBuf>>,
     /// Plain text beyond loopback is wanted.
     pub insecure: Setting<bool>,
     /// How long the service manager is kept waiting for the files.

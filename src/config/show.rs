@@ -44,6 +44,13 @@ impl Config {
                 &self.advertise_client_urls.origin,
             ),
             row(&table::CONFDIR.spec, text(&self.confdir.value.display()), &self.confdir.origin),
+            row(
+                &table::ALLOWED_DIRS.spec,
+                Value::Array(
+                    self.allowed_dirs.value.iter().map(|path| text(&path.display())).collect(),
+                ),
+                &self.allowed_dirs.origin,
+            ),
             row(&table::INSECURE.spec, Value::Boolean(self.insecure.value), &self.insecure.origin),
             row(
                 &table::RENDER_TIMEOUT.spec,

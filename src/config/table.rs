@@ -132,6 +132,21 @@ pub static CONFDIR: Row<PathBuf> = Row {
     parse: directory,
 };
 
+/// Where files may be rendered to.
+pub static ALLOWED_DIRS: Row<Vec<PathBuf>> = Row {
+    spec: Spec {
+        key: "allowed_dirs",
+        flag: "allowed-dirs",
+        env: "ALTHING_ALLOWED_DIRS",
+        default: "",
+        value_name: "DIRS",
+        doc: "Directories that files may be rendered to, with commas between; everywhere but in \
+              the daemon's own unless given",
+        live: false,
+    },
+    parse: directories,
+};
+
 /// Consent to plain text beyond loopback.
 pub static INSECURE: Row<bool> = Row {
     spec: Spec {
@@ -161,12 +176,13 @@ pub static RENDER_TIMEOUT: Row<Duration> = Row {
 };
 
 /// Every setting, in the order of help and of messages.
-pub static SPECS: [&Spec; 7] = [
+pub static SPECS: [&Spec; 8] = [
     &NAME.spec,
     &DATA_DIR.spec,
     &LISTEN_CLIENT_URLS.spec,
     &ADVERTISE_CLIENT_URLS.spec,
     &CONFDIR.spec,
+    &ALLOWED_DIRS.spec,
     &INSECURE.spec,
     &RENDER_TIMEOUT.spec,
 ];
@@ -188,6 +204,17 @@ fn directory(text: &str) -> Result<PathBuf, Wrong> {
         return Err(Wrong::new("is not a directory", "write its path"));
     }
     Ok(PathBuf::from(text))
+}
+
+fn directories(text: &str) -> Result<Vec<PathBuf>, Wrong> {
+    let read = text.split(',').map(|part| match directory(part.trim())? {
+        path if path.is_absolute() => Ok(path),
+        path => {
+            let message = format!("`{}` is not the whole path of a directory", path.display());
+            Err(Wrong::new(message, "write it from its `/`, such as /etc/haproxy"))
+        }
+    });
+    read.collect()
 }
 
 fn listeners(text: &str) -> Result<Vec<ListenUrl>, Wrong> {
@@ -271,6 +298,8 @@ mod tests {
             (name("a b").unwrap_err().message, "is not a name"),
             (name(&"x".repeat(300)).unwrap_err().message, "is longer than 255 bytes"),
             (directory("").unwrap_err().message, "is not a directory"),
+            (directories("/a,b").unwrap_err().message, "`b` is not the whole path"),
+            (directories("/a,").unwrap_err().message, "is not a directory"),
             (switch("maybe").unwrap_err().message, "is neither true nor false"),
             (length_of_time("30").unwrap_err().message, "is not a length of time"),
             (listen(""), "`` does not start with http://"),

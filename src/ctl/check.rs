@@ -25,6 +25,14 @@ use crate::sys::exec::CommandLine;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What a POSIX shell does itself, and the words of its grammar.
+const SHELL_WORDS: [&str; 42] = [
+    ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "do", "echo", "eval",
+    "exec", "exit", "export", "false", "fg", "for", "getopts", "hash", "if", "jobs", "kill",
+    "local", "printf", "pwd", "read", "readonly", "return", "set", "shift", "test", "times",
+    "trap", "true", "type", "ulimit", "umask", "unset", "until", "wait", "while",
+];
+
 /// Arguments of `check`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  althing check\n  \
@@ -115,16 +123,31 @@ async fn try_one(
     survey.check(resource, &bytes, keys).await
 }
 
-/// A reload that names a program this host does not have. No more than a hint: the check may be
-/// run on another host than the one that reloads. What a shell makes of a string is not guessed.
+/// Commands that name a program this host does not have. No more than a hint: the check may be
+/// run on another host than the one that reloads.
 fn tell_missing_programs(resource: &Resource, out: &mut Out<'_>) -> Result<(), Report> {
-    for (key, command) in [("reload_cmd", &resource.reload), ("verify_cmd", &resource.verify)] {
-        let Some(CommandLine::Argv(words)) = command else { continue };
-        let Some(program) = words.first().filter(|program| !is_there(program)) else { continue };
-        let (name, program) = (quoted(&resource.name), quoted(program));
-        out.line(&format!("??  command   {name}: {key} names {program}, which is not on PATH"))?;
+    for (key, line) in [("reload_cmd", &resource.reload), ("verify_cmd", &resource.verify)] {
+        let program = line.as_ref().and_then(program_of);
+        if let Some(program) = program.filter(|program| !is_there(program)) {
+            let (name, program) = (quoted(&resource.name), quoted(program));
+            out.line(&format!(
+                "??  command   {name}: {key} names {program}, which is not on PATH"
+            ))?;
+        }
     }
     Ok(())
+}
+
+/// The program a command begins with. What a shell makes of anything but a plain first word is
+/// not guessed, and neither is what it does itself.
+fn program_of(line: &CommandLine) -> Option<&str> {
+    let text = match line {
+        CommandLine::Argv(words) => return words.first().map(String::as_str),
+        CommandLine::Shell(text) => text,
+    };
+    let word = text.split_whitespace().next()?;
+    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "_+./-".contains(c));
+    (is_plain && !SHELL_WORDS.contains(&word)).then_some(word)
 }
 
 fn is_there(program: &str) -> bool {
@@ -140,21 +163,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reload_without_its_program_is_hinted_at() {
-        let told_of = |key: &str, command: &str| {
-            let text = format!("[template]\nsrc = \"a.tera\"\ndest = \"/a\"\n{key} = {command}\n");
+    fn a_command_without_its_program_is_hinted_at() {
+        let told = |lines: &str| {
+            let text = format!("[template]\nsrc = \"a.tera\"\ndest = \"/a\"\n{lines}\n");
             let resource = crate::render::resource::parse(Path::new("a.toml"), "a", &text).unwrap();
             let mut printed = Vec::new();
             tell_missing_programs(&resource[0], &mut Out::buffer(&mut printed)).unwrap();
             String::from_utf8(printed).unwrap()
         };
-        let told = |reload: &str| told_of("reload_cmd", reload);
-        assert_eq!(told("[\"/bin/sh\", \"-c\", \"true\"]"), "");
-        assert_eq!(told("[\"sh\"]"), "");
-        assert_eq!(told("\"no-such-program x\""), "");
-        let expected = "??  command   a: reload_cmd names no-such-program, which is not on PATH\n";
-        assert_eq!(told("[\"no-such-program\"]"), expected);
-        let expected = expected.replace("reload_cmd", "verify_cmd");
-        assert_eq!(told_of("verify_cmd", "[\"no-such-program\"]"), expected);
+        for fine in [
+            "reload_cmd = [\"/bin/sh\", \"-c\", \"true\"]",
+            "reload_cmd = [\"sh\"]",
+            "reload_cmd = \"sh -c true\"",
+            "verify_cmd = \"if no-such-program; then exit 1; fi\"",
+            "verify_cmd = \"VAR=1 no-such-program\"",
+            "verify_cmd = \"$PROGRAM x\"",
+            "verify_cmd = \"{ no-such-program; }\"",
+        ] {
+            assert_eq!(told(fine), "", "{fine}");
+        }
+        let hint =
+            |key| format!("??  command   a: {key} names no-such-program, which is not on PATH\n");
+        assert_eq!(told("reload_cmd = [\"no-such-program\"]"), hint("reload_cmd"));
+        assert_eq!(told("reload_cmd = \"no-such-program x\""), hint("reload_cmd"));
+        assert_eq!(told("verify_cmd = [\"no-such-program\"]"), hint("verify_cmd"));
+        assert_eq!(told("verify_cmd = \"no-such-program\""), hint("verify_cmd"));
     }
 }

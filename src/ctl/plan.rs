@@ -20,7 +20,9 @@ use crate::ctl::diff::{Line, unified};
 use crate::ctl::frozen::{Frozen, KeySource};
 use crate::ctl::output::{Out, quoted};
 use crate::ctl::survey::{self, Site, Survey};
+use crate::render::place;
 use crate::render::resource::Resource;
+use crate::render::stage::Access;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -44,13 +46,16 @@ pub struct PlanArgs {
 /// What would become of one file.
 enum Change {
     Nothing,
-    /// The old text of a file that is there, and what changes of its mode and owner, as lines.
+    /// The old text, of a file that is there, and what else is new.
     Replace {
         old: String,
-        access: Vec<String>,
+        access: Vec<Other>,
     },
     Create,
 }
+
+/// A mode, owner or group, and what it would be: `0644 -> 0640`.
+type Other = (&'static str, String);
 
 /// Prints what would change.
 ///
@@ -105,37 +110,38 @@ async fn work_out_one(
 }
 
 fn compare(resource: &Resource, new: &[u8]) -> Result<Change, Diagnostic> {
-    let old = match std::fs::read(&resource.dest) {
-        Ok(old) => old,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Change::Create),
-        Err(error) => {
-            let dest = resource.dest.display();
-            let message = format!("cannot read {dest}: {error}");
-            return Err(Diagnostic::new(resource.file.display().to_string(), message)
-                .help("ask as the user the daemon runs as"));
-        }
+    let dest = place::target(resource);
+    let failed = |error: &dyn std::fmt::Display| {
+        let message = format!("cannot read {}: {error}", dest.display());
+        Diagnostic::new(resource.file.display().to_string(), message)
+            .help("ask as the user the daemon runs as")
     };
-    let is = std::fs::metadata(&resource.dest);
-    let access = is.map(|is| access(resource, &is)).unwrap_or_else(|_| Ok(Vec::new()))?;
+    let (old, is) = match std::fs::read(&dest).and_then(|old| Ok((old, std::fs::metadata(&dest)?)))
+    {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Change::Create),
+        Err(error) => return Err(failed(&error)),
+    };
+    let access = other_access(resource.access().map_err(|error| failed(&error))?, &is);
     if old == new && access.is_empty() {
         return Ok(Change::Nothing);
     }
     Ok(Change::Replace { old: String::from_utf8_lossy(&old).into_owned(), access })
 }
 
-/// What the resource asks for and the file does not have.
-fn access(resource: &Resource, is: &Metadata) -> Result<Vec<String>, Diagnostic> {
-    let [owner, group] = survey::owners(resource)?;
-    let differs = |wanted: Option<u32>, is: u32| wanted.filter(|wanted| *wanted != is);
-    let dest = quoted(&resource.dest.display().to_string());
-    let is_mode = is.mode() & 0o7777;
-    let mode = differs(resource.mode, is_mode)
-        .map(|mode| format!("mode of {dest}: {is_mode:04o} -> {mode:04o}"));
-    let [owner, group] =
-        [("user", is.uid(), owner), ("group", is.gid(), group)].map(|(what, is, wanted)| {
-            differs(wanted, is).map(|wanted| format!("{what} of {dest}: {is} -> {wanted}"))
-        });
-    Ok([mode, owner, group].into_iter().flatten().collect())
+/// What of owner, group and mode would be another one.
+fn other_access(wanted: Access, old: &Metadata) -> Vec<Other> {
+    let missing = wanted.missing_in(old);
+    let number = |old: u32, new: u32| format!("{old} -> {new}");
+    let mode = |new: u32| format!("{:04o} -> {new:04o}", old.mode() & 0o7777);
+    [
+        ("owner", missing.owner.map(|new| number(old.uid(), new))),
+        ("group", missing.group.map(|new| number(old.gid(), new))),
+        ("mode", missing.mode.map(mode)),
+    ]
+    .into_iter()
+    .filter_map(|(what, change)| Some((what, change?)))
+    .collect()
 }
 
 fn show(resource: &Resource, drawn: &Drawn, out: &mut Out<'_>) -> Result<(), Report> {
@@ -145,7 +151,9 @@ fn show(resource: &Resource, drawn: &Drawn, out: &mut Out<'_>) -> Result<(), Rep
         Change::Nothing => return Ok(()),
         Change::Create => ("/dev/null", ""),
         Change::Replace { old, access } => {
-            access.iter().try_for_each(|line| out.line(line))?;
+            for (what, change) in access {
+                out.line(&format!("{what} of {dest}: {change}"))?;
+            }
             (dest.as_str(), old.as_str())
         }
     };
@@ -223,26 +231,32 @@ mod tests {
         assert_eq!(hidden, "/x would change; it is sensitive and not shown\n");
     }
 
+    /// Equal bytes, and yet the daemon would give the file away.
     #[test]
-    fn a_mode_and_an_owner_alone_are_a_change() {
+    fn another_owner_is_a_change() {
         std::fs::create_dir_all("target").unwrap();
-        let file = tempfile::NamedTempFile::new_in("target").unwrap();
-        let is = file.as_file().metadata().unwrap();
-        let asked = |more: &str| {
-            let dest = std::path::absolute(file.path()).unwrap();
+        let folder = tempfile::tempdir_in(std::fs::canonicalize("target").unwrap()).unwrap();
+        let dest = folder.path().join("a");
+        std::fs::write(&dest, "x").unwrap();
+        let changes = |more: &str| {
             let text = format!("[template]\nsrc = \"a.tera\"\ndest = {dest:?}\n{more}");
-            let path = std::path::Path::new("a.toml");
-            let resource = crate::render::resource::parse(path, "a", &text).unwrap().remove(0);
-            access(&resource, &is).map_err(|error| error.to_string())
+            let file = folder.path().join("a.toml");
+            let resource = crate::render::resource::parse(&file, "a", &text).unwrap().remove(0);
+            match compare(&resource, b"x").unwrap() {
+                Change::Nothing => Vec::new(),
+                Change::Replace { access, .. } => access,
+                Change::Create => panic!("it is there"),
+            }
         };
-        let (uid, gid) = (is.uid(), is.gid());
-        assert_eq!(asked(&format!("uid = {uid}\ngid = {gid}\nmode = \"0600\"")).unwrap(), [""; 0]);
-        let more = format!("uid = {}\ngid = {}\nmode = \"0640\"", uid + 1, gid + 1);
-        let lines = asked(&more).unwrap().join("\n");
-        assert!(lines.starts_with("mode of ") && lines.contains(": 0600 -> 0640\nuser of "));
-        assert!(lines.ends_with(&format!(": {gid} -> {}", gid + 1)), "{lines}");
-        let error = asked("owner = \"no such user\"").unwrap_err();
-        assert!(error.contains("there is no user `no such user`"), "{error}");
+        let is = std::fs::metadata(&dest).unwrap();
+        assert_eq!(changes(&format!("uid = {}\ngid = {}", is.uid(), is.gid())), []);
+        assert_eq!(changes("mode = \"0601\"")[0].0, "mode");
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(changes("owner = \"4711\""), [("owner", "0 -> 4711".to_owned())]);
+            assert_eq!(changes("gid = 4712"), [("group", format!("{} -> 4712", is.gid()))]);
+        } else {
+            assert_eq!(changes("uid = 0"), [], "it may not be given away");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::config::table::{SPECS, Spec};
 use crate::ctl::Cli;
 use crate::ctl::output::Out;
 use crate::ctl::words::{self, Word};
+use crate::render::resource::words::KEYS;
 use clap::CommandFactory;
 
 /// A page.
@@ -22,6 +23,8 @@ pub enum Page {
     Cli,
     /// Every setting.
     Config,
+    /// Every key of a template resource.
+    Resources,
     /// Every exit code.
     ExitCodes,
     /// Every function and filter of templates.
@@ -45,6 +48,7 @@ pub fn reference(args: &ReferenceArgs, out: &mut Out<'_>) -> Result<(), Report> 
     let page = match args.page {
         Page::Cli => cli(),
         Page::Config => config(),
+        Page::Resources => resources(),
         Page::ExitCodes => exit_codes(),
         Page::TemplateFunctions => template_functions(),
     };
@@ -116,9 +120,10 @@ fn config() -> String {
 }
 
 fn setting_row(spec: &Spec) -> String {
-    let default = match spec.default {
-        "" => "worked out".to_owned(),
-        default => format!("`{default}`"),
+    let default = match (spec.value_name, spec.default) {
+        ("DIRS", "") => "everywhere".to_owned(),
+        (_, "") => "worked out".to_owned(),
+        (_, default) => format!("`{default}`"),
     };
     let when = if spec.live { "reload" } else { "restart" };
     format!("| `{}` | `--{}` | `{}` | {default} | {when} |\n", spec.key, spec.flag, spec.env)
@@ -130,10 +135,27 @@ fn example(spec: &Spec) -> String {
         ("", default) => default.to_owned(),
         ("URLS", "") => "[\"http://db1.example:2379\"]".to_owned(),
         ("URLS", default) => format!("[\"{}\"]", default.replace(',', "\", \"")),
+        ("DIRS", _) => "[\"/etc/haproxy\", \"/etc/nginx\"]".to_owned(),
         (_, "") => "\"db1\"".to_owned(),
         (_, default) => format!("\"{default}\""),
     };
     format!("{} = {value}", spec.key)
+}
+
+fn resources() -> String {
+    let mut text = heading("Template resources", "resources");
+    text += "A file `conf.d/NAME.toml`, or one in a directory below, says which file is rendered \
+             from which template: keys below `[template]`, or below several `[[template]]`. A key \
+             that is not here is an error; `althing check` shows its line.\n\n\
+             What is put off by `wait`, `min_reload_interval`, `splay` or `window` is never \
+             dropped: the file is then rendered from what the keys are by that time, and until \
+             then `althing status` shows `waiting`, `althing why FILE` for what. What each step \
+             does when it fails: [checks and reloads](../guides/checks-and-reloads.md).\n\n";
+    text += "| key | example | meaning |\n|---|---|---|\n";
+    for key in KEYS {
+        text += &format!("| `{}` | `{}` | {} |\n", key.key, key.example, key.doc);
+    }
+    text
 }
 
 fn exit_codes() -> String {

@@ -140,6 +140,7 @@ async fn render_all(
 fn line(file: &ResourceStatus) -> String {
     let what = match (&file.error, file.changes) {
         (Some(_), _) => "failed",
+        (None, 0) if file.behind => "waiting",
         (None, 0) => "unchanged",
         (None, _) => "replaced",
     };

@@ -68,6 +68,8 @@ pub(crate) struct File {
     pub(crate) file: Option<String>,
     pub(crate) dest: String,
     pub(crate) ok: bool,
+    /// What it waits for puts a change off.
+    pub(crate) behind: bool,
     pub(crate) error: Option<String>,
     pub(crate) revision: Option<u64>,
     pub(crate) changes: Option<u64>,
@@ -154,6 +156,7 @@ fn show(status: &Status, out: &mut Out<'_>) -> Result<(), Report> {
 
 fn row(file: &File) -> Vec<String> {
     let state = match (file.ok, &file.owed_since) {
+        (true, _) if file.behind => "waiting",
         (true, _) => "ok",
         (false, Some(_)) => "reload owed",
         (false, None) => "failed",
@@ -178,6 +181,7 @@ mod tests {
     const ILL: &str = r#"{"renderer":{"files":[
         {"name":"hello","dest":"/x/hello.txt","ok":true,"revision":5,"changes":2},
         {"name":"web","ok":false,"error":"error: no\n --> a\n  |\n1 | \"x\""},
+        {"name":"slow","dest":"/slow","ok":true,"behind":true,"revision":4,"changes":1},
         {"name":"lb","dest":"/lb","ok":false,"owedSince":"2026-01-01T00:00:00Z"}]}}"#;
 
     #[tokio::test]
@@ -188,7 +192,7 @@ mod tests {
         assert_eq!(run(&server.url, &["status"]).await.unwrap(), expected);
         let report = run(&server.url, &["status"]).await.unwrap_err();
         assert_eq!(report.exit, Exit::Failed);
-        assert_eq!(report.error, "2 of 3 files not up to date");
+        assert_eq!(report.error, "2 of 4 files not up to date");
         assert!(run(&server.url, &["status", "-o", "json"]).await.is_err());
         let mut printed = Vec::new();
         show(&serde_json::from_str(ILL).unwrap(), &mut Out::buffer(&mut printed)).unwrap();
@@ -197,6 +201,7 @@ mod tests {
 RESOURCE  STATE        REVISION  CHANGES  FILE
 hello     ok           5         2        /x/hello.txt
 web       failed       -         -        -
+slow      waiting      4         1        /slow
 lb        reload owed  -         -        /lb
 
 web:

@@ -20,15 +20,16 @@ use crate::base::report::{Exit, Report, chain};
 use crate::config::{self, Config, Flags, Surroundings};
 use crate::ctl::advice;
 use crate::ctl::frozen::Frozen;
-use crate::render::resource::{self, Account, Resource};
+use crate::render::place;
+use crate::render::resource::{self, Resource};
+use crate::render::stage::{self, StageError};
 use crate::render::{Options, render_once};
 use crate::sys::exec::{self, CommandLine, ExecError};
 use crate::sys::file::{self, Durability};
-use crate::sys::users::{self, AccountError};
-use std::collections::BTreeMap;
+use crate::sys::users::Identity;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,8 +72,8 @@ impl Survey {
     pub fn of(settings: &Config) -> Result<Self, Diagnostic> {
         let confdir = std::path::absolute(&settings.confdir.value)
             .unwrap_or_else(|_| settings.confdir.value.clone());
-        // No mark is ever read or written here, so any directory that is there will do.
-        let options = options(settings, &confdir, &confdir);
+        // No mark is ever read or written here.
+        let options = options(settings, &confdir, &confdir.join(".state"));
         let mut survey = Self { options, resources: Vec::new(), problems: Vec::new() };
         let loaded = resource::load(&confdir).map_err(|error| confdir_advice(settings, error))?;
         for one in loaded {
@@ -85,19 +86,18 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Two resources must not write one file: the first keeps it, as in the daemon.
+    /// The resources that the daemon would take.
     fn without_rivals(&mut self) {
-        let mut owners: BTreeMap<PathBuf, String> = BTreeMap::new();
-        let mut good = Vec::new();
-        for resource in std::mem::take(&mut self.resources) {
-            if let Some(owner) = owners.get(&resource.dest) {
-                self.problems.push(rival(&resource, owner));
-                continue;
-            }
-            owners.insert(resource.dest.clone(), resource.name.clone());
-            good.push(resource);
-        }
+        let all = std::mem::take(&mut self.resources).into_iter().map(|resource| {
+            let target = place::target(&resource);
+            (resource, target)
+        });
+        let (good, refused) = place::sort_out(all.collect(), &self.options.grounds);
         self.resources = good;
+        self.problems.extend(refused.into_iter().map(|(resource, error)| {
+            let dest = resource.dest.display().to_string();
+            placed(error, &resource, "dest", &dest)
+        }));
     }
 
     /// What a resource's file would hold.
@@ -122,7 +122,6 @@ impl Survey {
         let templates = self.options.confdir.join("templates");
         let template = templates.join(&resource.src);
         if template.exists() {
-            owners(resource)?;
             return look_at_destination(resource);
         }
         let message = format!("there is no template {}", template.display());
@@ -172,6 +171,8 @@ pub fn options(settings: &Config, confdir: &Path, state_dir: &Path) -> Options {
     options.environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    let file = settings.file.as_ref().map(|file| file.path.as_path());
+    options.keep_off(&settings.data_dir.value, file, &settings.allowed_dirs.value);
     options
 }
 
@@ -185,13 +186,6 @@ fn confdir_advice(settings: &Config, error: Diagnostic) -> Diagnostic {
         format!("name the directory that holds conf.d/ and templates/; {confdir} is from {origin}")
     };
     error.help(help)
-}
-
-fn rival(resource: &Resource, owner: &str) -> Diagnostic {
-    let (file, dest) = (resource.file.display().to_string(), resource.dest.display());
-    let message = format!("resource `{owner}` writes {dest} already");
-    placed(Diagnostic::new(file, message), resource, "dest", &dest.to_string())
-        .help("give one of them another dest")
 }
 
 /// An error about a key of a resource, shown at its value, or else at the key.
@@ -219,54 +213,39 @@ fn range_of(text: &str, key: &str, value: &str) -> Option<Range<usize>> {
     })
 }
 
-/// The numbers of the user and the group a resource gives its file to.
-///
-/// # Errors
-/// When there is no such user or group here.
-pub fn owners(resource: &Resource) -> Result<[Option<u32>; 2], Diagnostic> {
-    let number =
-        |account: &Option<Account>, key, look_up: fn(&str) -> Result<u32, AccountError>| {
-            let name = match account {
-                None => return Ok(None),
-                Some(Account::Id(id)) => return Ok(Some(*id)),
-                Some(Account::Name(name)) => name,
-            };
-            look_up(name).map(Some).map_err(|error| {
-                let file = resource.file.display().to_string();
-                placed(Diagnostic::new(file, chain(&error)), resource, key, name)
-                    .help("the daemon looks there too: no directory service is asked")
-            })
-        };
-    let owner = number(&resource.owner, "owner", users::user_id)?;
-    Ok([owner, number(&resource.group, "group", users::group_id)?])
-}
-
 fn look_at_destination(resource: &Resource) -> Result<(), Diagnostic> {
-    let dest = &resource.dest;
-    let refused = |message: String, help: String| {
-        let file = resource.file.display().to_string();
-        let shown = Diagnostic::new(file, message);
-        Err(placed(shown, resource, "dest", &dest.display().to_string()).help(help))
+    let refused = |key: &str, message: String, help: String| {
+        let shown = Diagnostic::new(resource.file.display().to_string(), message);
+        let dest = resource.dest.display().to_string();
+        let value = if key == "dest" { dest.as_str() } else { key };
+        Err(placed(shown, resource, key, value).help(help))
     };
-    let shown = dest.display();
+    if let Err(error) = resource.access() {
+        let key = if error.is_of_user() { "owner" } else { "group" };
+        let said = chain(&error);
+        let (what, next) = said.split_once("; ").unwrap_or((&said, "give its number"));
+        return refused(key, what.to_owned(), next.to_owned());
+    }
+    if let Some(Err(error)) = resource.user.as_deref().map(Identity::of) {
+        let said = chain(&error);
+        let (what, _) = said.split_once("; ").unwrap_or((&said, ""));
+        return refused("user", what.to_owned(), "create it, or leave `user` out".to_owned());
+    }
+    let dest = place::target(resource);
     let directory = dest.parent().unwrap_or(Path::new("/"));
-    match std::fs::symlink_metadata(dest) {
-        Ok(old) if old.is_symlink() => refused(
-            format!("{shown} is a symbolic link, which is not replaced"),
-            "name the file it leads to as dest".to_owned(),
-        ),
-        Ok(old) if old.is_dir() => {
-            refused(format!("{shown} is a directory"), "name a file as dest".to_owned())
+    match stage::look_at(&dest) {
+        Err(StageError::Refused { path, why }) => {
+            let (what, next) = why.split_once("; ").unwrap_or((why, "name a file as dest"));
+            let message = format!("{} is not replaced: {what}", path.display());
+            refused("dest", message, next.to_owned())
         }
-        Ok(old) if !old.is_file() => {
-            refused(format!("{shown} is no regular file"), "name a file as dest".to_owned())
-        }
-        Ok(_) => Ok(()),
-        Err(_) if directory.is_dir() || resource.make_dirs => Ok(()),
-        Err(_) => refused(
-            format!("the directory of {shown} does not exist"),
-            format!("create it: mkdir -p {}", directory.display()),
+        Ok(None) | Err(_) if !directory.is_dir() && !resource.make_dirs => refused(
+            "dest",
+            format!("the directory of {} does not exist", dest.display()),
+            format!("set make_dirs = true, or create it: mkdir -p {}", directory.display()),
         ),
+        // What else is wrong with it is for the user the daemon runs as.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -289,7 +268,13 @@ async fn run_check(
     let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
     let (name, revision) = (resource.name.as_str(), revision.to_string());
     let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
-    let run = exec::run(&line.with(&variables), &variables, resource.check_timeout).await;
+    // Whoever asks and is not root asks as the user that he is.
+    let who = resource.user.as_deref().and_then(|user| Identity::to_become(user).ok()).flatten();
+    if let Some(who) = who {
+        scratch.give_to(who);
+    }
+    let line = line.with(&variables);
+    let run = exec::run_as(who, &line, &variables, resource.check_timeout).await;
     run.map(|_| ()).map_err(|error| match error {
         ExecError::Start { .. } => Refusal {
             message: format!("the check cannot be run: {}", chain(&error).replace(&*src, &dest)),
@@ -301,14 +286,16 @@ async fn run_check(
                 .to_owned(),
             help: None,
         },
-        ExecError::Failed { .. } | ExecError::TimedOut { .. } => Refusal {
-            // The copy is gone by the time anybody reads this.
-            message: format!(
-                "the check refuses the new file: {}",
-                chain(&error).replace(&*src, &dest)
-            ),
-            help: None,
-        },
+        ExecError::Nobody { .. } | ExecError::Failed { .. } | ExecError::TimedOut { .. } => {
+            Refusal {
+                // The copy is gone by the time anybody reads this.
+                message: format!(
+                    "the check refuses the new file: {}",
+                    chain(&error).replace(&*src, &dest)
+                ),
+                help: None,
+            }
+        }
     })
 }
 
@@ -335,6 +322,13 @@ impl Scratch {
             }
         }
         Err(last)
+    }
+
+    /// Lets a check that runs as somebody else look at the copy; if it cannot, it will say so.
+    fn give_to(&self, who: Identity) {
+        let files = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let all = files.map(|entry| entry.path()).chain([self.0.clone()]);
+        all.for_each(|path| drop(chown(path, Some(who.user), Some(who.group))));
     }
 }
 
@@ -387,6 +381,10 @@ mod tests {
         let below = folder.path().join("none/x");
         let table = [
             (link.as_path(), "", "is a symbolic link"),
+            (&link, "follow_symlinks = true", ""),
+            (Path::new("/dev/null"), "", "is no regular file"),
+            (&folder.path().join("new"), "owner = \"no such user\"", "there is no user"),
+            (&folder.path().join("new"), "group = \"no such group\"", "there is no group"),
             (folder.path(), "", "is a directory"),
             (&below, "", "does not exist"),
             (&below, "make_dirs = true\n", ""),

@@ -157,6 +157,7 @@ fn out_of(command: &str, reloads: Option<u64>) -> String {
 
 fn state(file: &File) -> String {
     match (file.ok, &file.owed_since, &file.error) {
+        (true, ..) if file.behind => "behind its keys: a change has to wait".to_owned(),
         (true, ..) => "up to date".to_owned(),
         (false, Some(since), _) => format!("its reload is owed since {since}"),
         (false, None, _) if file.revision == Some(0) => "failing from the start".to_owned(),

@@ -183,10 +183,14 @@ fn files_in_words(files: &[ResourceStatus]) -> String {
         0 => "",
         _ => ", reloading",
     };
+    let behind = count(|file| file.error.is_none() && file.renders > 0 && file.behind);
     let bad = files.iter().filter(|file| file.error.is_some());
     let bad: Vec<&str> = bad.map(|file| file.name.as_str()).collect();
     match (files.len(), bad.as_slice(), waiting) {
         (0, ..) => "nothing to render".to_owned(),
+        (all, [], 0) if behind > 0 => {
+            format!("{} of {all} files up to date, {behind} waiting{reloading}", all - behind)
+        }
         (1, [], 0) => format!("1 file up to date{reloading}"),
         (all, [], 0) => format!("{all} files up to date{reloading}"),
         (all, [], waiting) => format!("{} of {all} files rendered", all - waiting),
@@ -217,10 +221,12 @@ mod tests {
     fn files_are_counted_and_the_bad_ones_named() {
         let owed_since = Some(std::time::UNIX_EPOCH);
         let owing = ResourceStatus { ok: false, owed_since, ..file("a", true, 1) };
+        let behind = ResourceStatus { behind: true, ..file("a", true, 1) };
         let table = [
             (vec![], "nothing to render"),
             (vec![file("a", true, 1)], "1 file up to date"),
             (vec![owing], "1 file up to date, reloading"),
+            (vec![behind, file("b", true, 1)], "1 of 2 files up to date, 1 waiting"),
             (vec![file("a", true, 1), file("b", true, 2)], "2 files up to date"),
             (vec![file("a", true, 1), file("b", true, 0)], "1 of 2 files rendered"),
             (vec![file("a", true, 0), file("b", false, 1)], "1 of 2 files failed: b"),

@@ -31,10 +31,17 @@ pub enum Failpoint {
     Reloaded,
     /// The verification has succeeded, the mark is still there.
     Verified,
+    /// After a failure: the mark says to go back, the new file is still there.
+    GoingBack,
+    /// The old file is back, its service does not know.
+    Back,
 }
 
 impl Failpoint {
-    /// Every point, in order.
+    /// The points of a rollback, in order.
+    pub const OF_A_ROLLBACK: [Self; 2] = [Self::GoingBack, Self::Back];
+
+    /// Every point of a pass that succeeds, in order.
     pub const ALL: [Self; 9] = [
         Self::Rendered,
         Self::Staged,
@@ -81,7 +88,8 @@ impl Failpoints {
     #[must_use]
     pub fn from_environment() -> Self {
         let name = std::env::var("ALTHING_FAILPOINT").unwrap_or_default();
-        let point = Failpoint::ALL.into_iter().find(|point| point.name() == name);
+        let mut points = Failpoint::ALL.into_iter().chain(Failpoint::OF_A_ROLLBACK);
+        let point = points.find(|point| point.name() == name);
         Self(Arc::new(Mutex::new(point.map(|point| (point, Action::Abort)))))
     }
 

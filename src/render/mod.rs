@@ -8,10 +8,11 @@
 //!
 //! ```text
 //! source    a change of keys wakes the resource (or notify, or reload_all)
-//! worker    which resources there are; tender: one loop a resource; pass: its steps
+//! place     where they may write; worker: which resources there are; tender: one loop a resource; pass: its steps
 //! engine    templates and keys -> bytes, in a child process, through the line guard
 //! stage     bytes -> staged file beside the destination -> check -> rename
-//! backup    a copy of the old file, if its resource asks for some
+//! backup    a copy of the old file, if its resource asks for some; before: the one to go back to
+//! gate      when files may be replaced and services told
 //! owed      "a reload is owed" is on disk before the rename, gone after the reload
 //! ```
 //!
@@ -24,18 +25,24 @@
 
 pub mod engine;
 pub mod failpoint;
+pub mod format;
 pub mod guard;
 pub mod owed;
+pub mod place;
 pub mod resource;
 pub mod scope;
 pub mod source;
 pub mod stage;
 pub mod status;
+pub mod window;
 pub mod worker;
 
 mod backup;
+mod before;
 mod files;
+mod gate;
 mod pass;
+mod reload;
 mod tender;
 
 pub use crate::base::diagnostic::Diagnostic;

@@ -19,12 +19,13 @@
 
 use crate::base::codec::{Malformed, Reader, Writer};
 use crate::base::id::Revision;
+use crate::base::time::WallTime;
 use crate::sys::file::{self, Durability, FileError};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 4;
 
 /// What is known of one destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub struct Mark {
     pub revision: Revision,
     /// Whether its service has yet to be told: by the command its resource has when it is paid.
     pub owed: bool,
+    /// Whether the file from before is to be put back first.
+    pub undo: bool,
+    /// When its service was last told, or was about to be.
+    pub reloaded: Option<WallTime>,
 }
 
 /// The marks of one daemon.
@@ -63,6 +68,11 @@ impl Ledger {
         self.directory.join(format!("{:016x}.mark", xxh3_64(dest.as_os_str().as_bytes())))
     }
 
+    /// The file that holds what `dest` was before it was replaced.
+    pub(crate) fn before_of(&self, dest: &Path) -> PathBuf {
+        self.path_of(dest).with_extension("before")
+    }
+
     /// The mark of `dest`; one that was never written owes nothing.
     ///
     /// # Errors
@@ -91,7 +101,11 @@ impl Ledger {
 
 fn encode(mark: &Mark, dest: &Path) -> Vec<u8> {
     let mut out = Writer::new();
-    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).uint(mark.revision.0).bool(mark.owed);
+    out.uint(FORMAT).bytes(dest.as_os_str().as_bytes()).uint(mark.revision.0);
+    out.bool(mark.owed).bool(mark.undo);
+    out.option(mark.reloaded, |out, at| {
+        out.uint(at.0);
+    });
     let check = crc32c::crc32c(out.as_slice());
     out.fixed(check.into());
     out.into_vec()
@@ -104,7 +118,9 @@ fn decode(bytes: &[u8], dest: &Path) -> Result<Mark, Malformed> {
         value => return Err(Malformed::Unknown { what: "format of a mark", value }),
     }
     let same_file = input.bytes()? == dest.as_os_str().as_bytes();
-    let mark = Mark { revision: Revision(input.uint()?), owed: input.bool()? };
+    let (revision, owed, undo) = (Revision(input.uint()?), input.bool()?, input.bool()?);
+    let reloaded = input.option(Reader::uint)?.map(WallTime);
+    let mark = Mark { revision, owed, undo, reloaded };
     let body = bytes.get(..bytes.len().saturating_sub(8)).unwrap_or_default();
     let checked = input.fixed()? == u64::from(crc32c::crc32c(body));
     input.finish()?;
@@ -122,18 +138,19 @@ mod tests {
         let ledger = Ledger::open(&dir.path().join("a/b")).unwrap();
         let dest = Path::new("/etc/x.cfg");
         assert_eq!(ledger.read(dest).unwrap(), Mark::default());
-        let mark = Mark { revision: Revision(9), owed: true };
+        let mark =
+            Mark { revision: Revision(9), owed: true, undo: true, reloaded: Some(WallTime(7)) };
         ledger.write(dest, &mark).unwrap();
         assert_eq!(ledger.read(dest).unwrap(), mark);
         let mut bytes = std::fs::read(ledger.path_of(dest)).unwrap();
-        let owed_at = bytes.len() - 9;
+        let owed_at = bytes.len() - 12;
         bytes[owed_at] = 0;
         std::fs::write(ledger.path_of(dest), &bytes).unwrap();
         assert!(ledger.read(dest).unwrap().owed);
         std::fs::write(ledger.path_of(dest), "").unwrap();
         assert!(ledger.read(dest).unwrap().owed);
         let mut older = Writer::new();
-        older.uint(1).bytes(dest.as_os_str().as_bytes()).bytes(b"x").uint(9).fixed(1).fixed(2);
+        older.uint(2).bytes(dest.as_os_str().as_bytes()).bytes(b"x").uint(9).fixed(1).fixed(2);
         std::fs::write(ledger.path_of(dest), older.bool(false).as_slice()).unwrap();
         let unknown = Mark { owed: true, ..Mark::default() };
         assert_eq!(ledger.read(dest).unwrap(), unknown, "one useless reload, no failed start");

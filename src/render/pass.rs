@@ -1,5 +1,4 @@
-//! One pass of one resource: render, stage, check, mark, replace; and the reload after it, with
-//! its verification.
+//! One pass of one resource: render, stage, check, mark, replace.
 //!
 //! The order is the promise (DESIGN decision 18): the file is complete and checked before anybody
 //! can see it, and the debt of a reload is on disk before the file changes. The failpoints stand
@@ -13,33 +12,36 @@
 //! * Two runs of one command never overlap, whoever asks: resources may share a reload.
 //! * Stopping interrupts renders and commands, never a file operation.
 //!
-//! Deliberately not here: when to run (`worker`).
+//! Deliberately not here: the reload after it (`reload`), and when to run (`tender`).
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::range::KeyRange;
 use crate::render::backup::Backups;
+use crate::render::before;
 use crate::render::engine::bundle::Bundle;
 use crate::render::engine::pool::Pool;
 use crate::render::engine::protocol::Request;
 use crate::render::engine::{Rendered, Surroundings};
 use crate::render::failpoint::{Failpoint, Failpoints, Tripped};
 use crate::render::owed::{Ledger, Mark};
-use crate::render::resource::{Account, Resource};
+use crate::render::place::{self, Grounds, Refusal};
+use crate::render::resource::Resource;
 use crate::render::scope::tree;
 use crate::render::source::{Snapshot, Source, SourceError};
-use crate::render::stage::{self, Access, Compared, Placed, Stage, StageError};
+use crate::render::stage::{self, Compared, Placed, Stage, StageError};
 use crate::render::status::{Board, Step, Waiting};
-use crate::sys::exec::{self, CommandLine, ExecError};
+use crate::sys::exec::ExecError;
 use crate::sys::file::{FileError, make_directories, sync_directory_of};
-use crate::sys::users::{self, AccountError};
+use crate::sys::users::AccountError;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Permission bits of a directory that `make_dirs` makes: the file itself is what is closed.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -58,6 +60,17 @@ pub(crate) enum PassError {
     Older { found: Revision, last: Revision, mark: PathBuf },
     #[error(transparent)]
     Stage(#[from] StageError),
+    #[error(transparent)]
+    Place(#[from] Refusal),
+    #[error("the old file is back in place; the new one will be tried again")]
+    RolledBack {
+        #[source]
+        why: Option<Box<PassError>>,
+    },
+    #[error("a reload failed and the file from before is not there: the new one stays")]
+    NoWayBack,
+    #[error("the service has failed with the new file, and going back to the old one did too")]
+    GoingBack(#[source] Box<PassError>),
     #[error("the check refused the new file, the old one stays")]
     Check(#[source] ExecError),
     #[error(transparent)]
@@ -86,6 +99,7 @@ pub(crate) struct Shop {
     pub(crate) ledger: Ledger,
     pub(crate) backups: Backups,
     pub(crate) templates: PathBuf,
+    pub(crate) grounds: Grounds,
     pub(crate) node: Vec<(String, String)>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) failpoints: Failpoints,
@@ -103,6 +117,16 @@ pub(crate) struct Memory {
     pub(crate) stop: watch::Receiver<bool>,
     /// What is odd about the file was told.
     pub(crate) was_told: bool,
+    /// A file that is there must not be replaced now.
+    pub(crate) is_shut: bool,
+    /// Hash of the last bytes rendered.
+    pub(crate) rendered: u64,
+    /// Hash of the bytes the service failed with, since when the old ones are back.
+    pub(crate) failed: Option<u64>,
+    /// Those may be tried again.
+    pub(crate) may_retry: bool,
+    /// The old file is back: nobody is told before the new one is in place.
+    pub(crate) is_back: bool,
     /// The file may hold a part of the new bytes only.
     pub(crate) torn: bool,
 }
@@ -112,16 +136,35 @@ pub(crate) struct Memory {
 pub(crate) enum Outcome {
     Same,
     Replaced,
+    /// The file would be replaced, and must not be now.
+    PutOff,
+    /// The service has just failed with these bytes.
+    HeldBack,
 }
 
 impl Memory {
     pub(crate) fn new(mark: Mark, stop: watch::Receiver<bool>) -> Self {
         let (seen, touched) = (Revision(0), Vec::new());
-        Self { mark, seen, touched, stop, was_told: false, torn: false }
+        Self {
+            mark,
+            seen,
+            touched,
+            stop,
+            was_told: false,
+            is_shut: false,
+            rendered: 0,
+            failed: None,
+            may_retry: true,
+            is_back: false,
+            torn: false,
+        }
     }
 
     /// Runs `work` unless stopping comes first; what was started is then killed.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, PassError> {
+    pub(crate) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, PassError> {
         let mut stop = self.stop.clone();
         tokio::select! {
             biased;
@@ -132,9 +175,13 @@ impl Memory {
 
     /// What wakes the resource.
     pub(crate) fn triggers(&self, resource: &Resource) -> Vec<KeyRange> {
-        let mut ranges = self.likely(resource);
-        if ranges.is_empty() {
+        let mut ranges = resource.scope.key_ranges();
+        if ranges.is_empty() && self.touched.is_empty() {
             return vec![resource.scope.whole()];
+        }
+        if ranges.is_empty() {
+            let wakes = |range: &&KeyRange| !resource.scope.is_only_read(range);
+            ranges = self.touched.iter().filter(wakes).cloned().collect();
         }
         ranges.extend(resource.required.iter().flat_map(tree));
         ranges
@@ -142,7 +189,7 @@ impl Memory {
 
     /// The new file is where it belongs; what is odd about it is told once.
     fn placed(&mut self, resource: &Resource, how: Placed) {
-        self.torn = false;
+        (self.torn, self.is_back) = (false, false);
         let odd = match how {
             Placed::Renamed => return,
             Placed::AsOurs => "is the daemon's own now: it may not give it to its owner or group",
@@ -153,16 +200,25 @@ impl Memory {
         }
     }
 
+    fn holds_back(&self) -> bool {
+        self.failed == Some(self.rendered) && !self.may_retry
+    }
+
     fn likely(&self, resource: &Resource) -> Vec<KeyRange> {
-        let keys = resource.scope.key_ranges();
+        let keys = resource.scope.readable();
         if keys.is_empty() { self.touched.clone() } else { keys }
     }
 }
 
 impl Shop {
     /// Tells what the resource is at.
-    fn at(&self, resource: &Resource, step: Step) {
+    pub(crate) fn at(&self, resource: &Resource, step: Step) {
         self.board.wait_for(&resource.name, Waiting::End(step), None);
+    }
+
+    /// This host, among others with the same resources.
+    pub(crate) fn host(&self) -> &str {
+        self.node.iter().find(|(key, _)| key == "name").map_or("", |(_, name)| name)
     }
 
     /// One pass up to the renamed file. A reload that becomes owed is in `memory.mark`.
@@ -183,14 +239,17 @@ impl Shop {
         drop(snapshot);
         self.failpoints.reach(Failpoint::Rendered)?;
         let mark = Mark { revision, ..memory.mark };
+        memory.rendered = xxh3_64(&bytes);
         self.at(resource, Step::Disk);
-        let wanted = resource.clone();
-        match blocking(move || stage(&wanted, &bytes)).await? {
+        let (wanted, grounds) = (resource.clone(), self.grounds.clone());
+        match blocking(move || stage(&wanted, &grounds, &bytes)).await? {
             Compared::Same => {
-                memory.torn = false;
+                (memory.torn, memory.is_back) = (false, false);
                 self.remember(resource, memory, mark).await?;
                 Ok(Outcome::Same)
             }
+            Compared::Differs(_) if memory.holds_back() => Ok(Outcome::HeldBack),
+            Compared::Differs(stage) if memory.is_shut && stage.replaces() => Ok(Outcome::PutOff),
             Compared::Differs(stage) => {
                 self.install(resource, memory, stage, mark).await?;
                 Ok(Outcome::Replaced)
@@ -252,9 +311,10 @@ impl Shop {
                 memory.touched.truncate(limits::RENDER_TOUCHED_MAX);
             }
         }
-        outcome.map_err(|error| {
-            PassError::Template(if resource.sensitive { without_values(*error) } else { error })
-        })
+        let hidden = |error| if resource.sensitive { without_values(error) } else { error };
+        let bytes = outcome.map_err(|error| Box::new(hidden(*error)))?;
+        in_form(resource, &bytes)?;
+        Ok(bytes)
     }
 
     async fn install(
@@ -278,13 +338,18 @@ impl Shop {
             let (revision, max) = (memory.mark.revision, resource.backup);
             blocking(move || backups.keep(&dest, revision, max)).await?;
         }
+        if resource.rolls_back && !memory.mark.owed {
+            let (kept, dest) = (self.ledger.before_of(&resource.dest), resource.dest.clone());
+            blocking(move || before::keep(&kept, &dest)).await?;
+        }
         self.failpoints.reach(Failpoint::BackedUp)?;
         let before = memory.mark;
         if resource.reload.is_some() || resource.verify.is_some() {
-            mark.owed = true;
+            (mark.owed, mark.undo) = (true, false);
             self.remember(resource, memory, mark).await?;
         }
         self.failpoints.reach(Failpoint::Owed)?;
+        let dest = stage.dest().to_path_buf();
         match blocking(move || stage.place()).await {
             Ok(placed) => memory.placed(resource, placed),
             Err(error) => {
@@ -296,39 +361,13 @@ impl Shop {
             }
         }
         self.failpoints.reach(Failpoint::Renamed)?;
-        let dest = resource.dest.clone();
         blocking(move || sync_directory_of(&dest)).await?;
         self.failpoints.reach(Failpoint::Synced)?;
         self.remember(resource, memory, mark).await
     }
 
-    /// Runs the reload that is owed, verifies that it helped, and clears the debt.
-    pub(crate) async fn reload(
-        &self,
-        resource: &Resource,
-        memory: &mut Memory,
-    ) -> Result<(), PassError> {
-        let (dest, timeout) = (&resource.dest, resource.reload_timeout);
-        let revision = memory.mark.revision;
-        if let Some(reload) = &resource.reload {
-            self.at(resource, Step::Reload);
-            let run = self.command(reload, resource, dest, revision, timeout);
-            memory.unless_stopped(run).await?.map_err(PassError::Reload)?;
-        }
-        self.failpoints.reach(Failpoint::Reloaded)?;
-        if let Some(verify) = &resource.verify {
-            self.at(resource, Step::Verify);
-            let run = self.command(verify, resource, dest, revision, timeout);
-            memory.unless_stopped(run).await?.map_err(PassError::Verify)?;
-        }
-        self.failpoints.reach(Failpoint::Verified)?;
-        self.at(resource, Step::Disk);
-        let settled = Mark { owed: false, ..memory.mark };
-        self.remember(resource, memory, settled).await
-    }
-
     /// Writes the mark if it says something new.
-    async fn remember(
+    pub(crate) async fn remember(
         &self,
         resource: &Resource,
         memory: &mut Memory,
@@ -343,26 +382,8 @@ impl Shop {
         Ok(())
     }
 
-    async fn command(
-        &self,
-        line: &CommandLine,
-        resource: &Resource,
-        src: &Path,
-        revision: Revision,
-        timeout: Duration,
-    ) -> Result<(), ExecError> {
-        let (src, dest) = (src.to_string_lossy(), resource.dest.to_string_lossy());
-        let (name, revision) = (&resource.name, revision.to_string());
-        let variables = [("src", &*src), ("dest", &*dest), ("name", name), ("revision", &revision)];
-        let line = line.with(&variables);
-        let turn = self.turn(&line.to_string());
-        let _turn = turn.lock().await;
-        let done = exec::run(&line, &variables, timeout).await.map(|_| ());
-        done.map_err(|error| if resource.sensitive { error.without_output() } else { error })
-    }
-
     /// The lock of a command; locks nobody holds are forgotten.
-    fn turn(&self, command: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn turn(&self, command: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, turn| Arc::strong_count(turn) > 1);
         running.entry(command.to_owned()).or_default().clone()
@@ -388,33 +409,38 @@ async fn require(resource: &Resource, snapshot: &dyn Snapshot) -> Result<(), Pas
 }
 
 /// A message of the template engine can quote a stored value; place, key and help cannot.
-fn without_values(error: Diagnostic) -> Box<Diagnostic> {
+fn without_values(error: Diagnostic) -> Diagnostic {
     let message = "the template failed; why is not shown, as the resource is `sensitive`";
-    Box::new(Diagnostic { message: message.to_owned(), notes: Vec::new(), ..error })
+    Diagnostic { message: message.to_owned(), notes: Vec::new(), ..error }
+}
+
+/// Fails unless the bytes are what `output_format` says. The place is in the rendered file, whose
+/// lines a sensitive resource does not show.
+fn in_form(resource: &Resource, bytes: &[u8]) -> Result<(), Box<Diagnostic>> {
+    let Some(format) = resource.output_format else { return Ok(()) };
+    format.check(bytes, &resource.dest.display().to_string()).map_err(|error| {
+        if !resource.sensitive {
+            return Box::new(error);
+        }
+        let at = error.place.map_or_else(String::new, |at| format!(" (line {})", at.line));
+        let message = format!("the rendered file cannot be parsed{at}; why is not shown");
+        Box::new(Diagnostic { message, place: None, ..error })
+    })
 }
 
 /// Stages `bytes` as the resource asks for.
-fn stage(resource: &Resource, bytes: &[u8]) -> Result<Compared, PassError> {
-    let number = |account: &Option<Account>, look_up: fn(&str) -> Result<u32, AccountError>| {
-        let number = account.as_ref().map(|account| match account {
-            Account::Id(id) => Ok(*id),
-            Account::Name(name) => look_up(name),
-        });
-        number.transpose()
-    };
-    let access = Access {
-        owner: number(&resource.owner, users::user_id)?,
-        group: number(&resource.group, users::group_id)?,
-        mode: resource.mode,
-    };
-    if let Some(directory) = resource.dest.parent().filter(|_| resource.make_dirs) {
+fn stage(resource: &Resource, grounds: &Grounds, bytes: &[u8]) -> Result<Compared, PassError> {
+    let dest = place::target(resource);
+    grounds.permit(&dest)?;
+    let access = resource.access()?;
+    if let Some(directory) = dest.parent().filter(|_| resource.make_dirs) {
         make_directories(directory, DIRECTORY_MODE)?;
     }
-    Ok(stage::stage(&resource.dest, bytes, access)?)
+    Ok(stage::stage(&dest, bytes, access)?)
 }
 
 /// Runs file work where it may block.
-async fn blocking<T: Send + 'static, E: Into<PassError> + Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static, E: Into<PassError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, PassError> {
     match tokio::task::spawn_blocking(work).await {

@@ -19,12 +19,17 @@
 
 mod draft;
 mod field;
+pub mod words;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::base::limits;
 use crate::base::path::KeyPath;
+use crate::render::format::Format;
 use crate::render::scope::Scope;
+use crate::render::stage::Access;
+use crate::render::window::Window;
 use crate::sys::exec::CommandLine;
+use crate::sys::users::{self, AccountError};
 use draft::Draft;
 use field::Problem;
 use std::ops::Range;
@@ -57,26 +62,52 @@ pub struct Resource {
     pub mode: Option<u32>,
     /// Whether missing directories above the file are made.
     pub make_dirs: bool,
+    /// Whether a destination that is a symbolic link means the file it leads to.
+    pub follow_symlinks: bool,
     /// Must succeed on the staged file before it replaces the old one.
     pub check: Option<CommandLine>,
     /// Time the check has.
     pub check_timeout: Duration,
     /// Tells the service about the new file; owed until it succeeds.
     pub reload: Option<CommandLine>,
+    /// Whom its commands run as; `None` = the daemon's user.
+    pub user: Option<String>,
     /// Time the reload has, and the verification after it.
     pub reload_timeout: Duration,
     /// Must succeed after the reload; until it does, the reload is owed.
     pub verify: Option<CommandLine>,
+    /// Whether the old file comes back when the reload or the verification fails.
+    pub rolls_back: bool,
+    /// What the file must be parsed as before it is installed.
+    pub output_format: Option<Format>,
     /// How long keys must stay as they are before they are rendered.
     pub wait: Wait,
     /// Shortest time between two reloads; what changes meanwhile is in the next one. 0 = none.
     pub min_reload_interval: Duration,
+    /// Longest time a change waits for this host's turn, so that not all hosts reload at once.
+    pub splay: Duration,
+    /// When the file may be replaced and its service told; `None` = at any time.
+    pub window: Option<Window>,
     /// Whether the content is kept out of logs, status and diffs.
     pub sensitive: bool,
     /// How many earlier versions of the file are kept.
     pub backup: u32,
     /// Whether a template line that holds only a tag leaves no empty line behind.
     pub trim_blocks: bool,
+}
+
+impl Resource {
+    /// Who may do what with the file.
+    ///
+    /// # Errors
+    /// When a user or group has no number.
+    pub fn access(&self) -> Result<Access, AccountError> {
+        Ok(Access {
+            owner: self.owner.as_ref().map(|owner| owner.number(users::user_id)).transpose()?,
+            group: self.group.as_ref().map(|group| group.number(users::group_id)).transpose()?,
+            mode: self.mode,
+        })
+    }
 }
 
 /// A user or a group.
@@ -86,6 +117,15 @@ pub enum Account {
     Id(u32),
     /// By a name, which is looked up when the file is made.
     Name(String),
+}
+
+impl Account {
+    fn number(&self, look_up: fn(&str) -> Result<u32, AccountError>) -> Result<u32, AccountError> {
+        match self {
+            Self::Id(id) => Ok(*id),
+            Self::Name(name) => look_up(name),
+        }
+    }
 }
 
 /// A burst of changes is waited out: rendered once no key has changed for `min`, and at the
@@ -151,9 +191,20 @@ fn load_file(root: &Path, file: PathBuf) -> Loaded {
     let name = relative.display().to_string();
     let outcome = match read_bounded(&file) {
         Ok(text) => parse(&file, &name, &text),
-        Err(error) => Err(vec![Diagnostic::new(file.display().to_string(), error.to_string())]),
+        Err(error) => Err(vec![unreadable(&file, &error)]),
     };
     Loaded { file, name, outcome }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Diagnostic {
+    let shown = Diagnostic::new(file.display().to_string(), error.to_string());
+    match std::fs::read_link(file) {
+        Ok(to) if error.kind() == std::io::ErrorKind::NotFound => shown.help(format!(
+            "it is a link to {}, which is not there: restore that, or remove the link",
+            to.display()
+        )),
+        Ok(_) | Err(_) => shown.help("let the user of the daemon read it, as UTF-8 text"),
+    }
 }
 
 /// Reads a text file of the operator, at most `limits::TEMPLATE_BYTES_MAX`.
@@ -180,7 +231,10 @@ pub fn parse(file: &Path, name: &str, text: &str) -> Result<Vec<Resource>, Vec<D
     let shown = file.display().to_string();
     let document = DeTable::parse(text).map_err(|error| {
         let message = error.message().replace('\n', ", ");
-        vec![Diagnostic::new(&shown, message).at(text, &error.span().unwrap_or(0..0))]
+        let range = error.span().unwrap_or(0..0);
+        let is_second = text.get(range.clone()).is_some_and(|key| key.contains("template"));
+        let shown = Diagnostic::new(&shown, message).at(text, &range);
+        vec![if is_second { shown.help(SEVERAL) } else { shown }]
     })?;
     let mut problems = Vec::new();
     let tables = template_tables(document.get_ref(), &mut problems);
@@ -215,6 +269,8 @@ pub fn parse(file: &Path, name: &str, text: &str) -> Result<Vec<Resource>, Vec<D
 
 const EXAMPLE: &str = "a resource is: [template] src = \"NAME.tera\" dest = \"/path/of/the/file\"";
 
+const SEVERAL: &str = "for several files, write [[template]] above each of them";
+
 type Table<'a, 'i> = (&'a DeTable<'i>, Range<usize>);
 
 /// The tables called `template`, single or several; anything else at the top is a mistake.
@@ -225,7 +281,12 @@ fn template_tables<'a, 'i>(
     let mut tables = Vec::new();
     for (key, value) in document {
         if key.get_ref() != "template" {
-            problems.push(Problem::unknown(key, &["template"]));
+            let name = key.get_ref();
+            problems.push(match draft::is_known(name) {
+                true => Problem::new(key.span(), format!("`{name}` is above [template]"))
+                    .help(format!("write `{name}` below [template]")),
+                false => Problem::unknown(key, &["template"]),
+            });
             continue;
         }
         let several = value.get_ref().as_array().map(|array| array.iter().collect());
@@ -272,6 +333,12 @@ mod tests {
             min_reload_interval = "10s"
             sensitive = true
             backup = 20
+            read_keys = ["/defaults"]
+            follow_symlinks = true
+            output_format = "yaml"
+            on_failure = "rollback"
+            splay = "5s"
+            window = "Mon-Fri 06:00-20:00"
             trim_blocks = true
         "#)
         .unwrap();
@@ -289,6 +356,11 @@ mod tests {
         let (min, max) = (Duration::from_millis(200), Duration::from_millis(800));
         assert_eq!(resource.wait, Wait { min, max });
         assert_eq!(resource.min_reload_interval, Duration::from_secs(10));
+        assert_eq!(resource.scope.name(b"/prod/defaults/a"), Some("/defaults/a"));
+        assert_eq!(resource.output_format, Some(Format::Yaml));
+        assert_eq!(resource.splay, Duration::from_secs(5));
+        assert_eq!(resource.window, Window::parse("Mon-Fri 06:00-20:00 UTC"));
+        assert!(resource.follow_symlinks && resource.rolls_back);
         assert!(resource.make_dirs && resource.sensitive && resource.backup == 20);
         assert!(resource.trim_blocks);
     }
@@ -309,6 +381,15 @@ mod tests {
             ("banana = 1", ":4:1", "known keys are: src, dest"),
             ("mode = 644", ":4:8", "mode = \"0640\""),
             ("mode = \"999\"", ":4:8", "`999` is not a file mode"),
+            ("mode = \"4755\"", ":4:8", "no set-id and no sticky bit"),
+            ("window = \"daily\"", ":4:10", "is no window"),
+            ("splay = \"0s\"", ":4:9", "is not a duration"),
+            ("output_format = \"xml\"", ":4:17", "one of \"json\", \"yaml\", \"toml\""),
+            ("on_failure = \"rollback\"", ":4:14", "nothing says that the new file failed"),
+            ("on_failure = \"roll\"\nreload_cmd = \"x\"", ":4:14", "one of \"rollback\""),
+            ("read_keys = \"/a\"", ":4:13", "expected an array of strings"),
+            ("mode = \"0000\"", ":4:8", "nobody could read"),
+            ("[template]", ":4:2", "write [[template]] above each"),
             ("keys = \"/a\"", ":4:8", "expected an array of strings, found string"),
             ("check_timeout = \"5 parsecs\"", ":4:17", "is not a duration"),
             ("shell = false\ncheck_cmd = \"a b\"", ":5:13", "as an array"),
@@ -338,6 +419,9 @@ mod tests {
             ("[template]\nsrc = \"a.conf\"\ndest = \"/a\"", "does not tell the engine"),
             ("[template]\nsrc = \"a.tera\"\ndest = \"a\"", "not an absolute path"),
             ("[template]\nsrc = \"a.tera\"\ndest = \"/etc/\"", "not an absolute path"),
+            ("[template]\nsrc = \"a.tera\"\ndest = \"/d/../e\"", "no `.` and no `..`"),
+            ("[template]\nsrc = \"a.tera\"\ndest = \"/d/./e\"", "no `.` and no `..`"),
+            ("src = \"a.tera\"\n[template]\ndest = \"/a\"", "write `src` below [template]"),
         ] {
             let error = one(text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");

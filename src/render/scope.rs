@@ -21,6 +21,8 @@ pub struct Scope {
     prefix: KeyPath,
     /// Full paths; empty = all below the prefix.
     keys: Vec<KeyPath>,
+    /// Full paths of what is read too, and wakes nobody.
+    read_keys: Vec<KeyPath>,
 }
 
 impl Scope {
@@ -30,7 +32,17 @@ impl Scope {
     /// When prefix and key together are too long or too deep.
     pub fn new(prefix: KeyPath, keys: &[KeyPath]) -> Result<Self, BadPath> {
         let keys = keys.iter().map(|key| join(&prefix, key)).collect::<Result<_, _>>()?;
-        Ok(Self { prefix, keys })
+        Ok(Self { prefix, keys, read_keys: Vec::new() })
+    }
+
+    /// The same scope, with keys that may be read and do not trigger.
+    ///
+    /// # Errors
+    /// When prefix and key together are too long or too deep.
+    pub fn reading(self, read_keys: &[KeyPath]) -> Result<Self, BadPath> {
+        let read_keys = read_keys.iter().map(|key| join(&self.prefix, key));
+        let read_keys = read_keys.collect::<Result<_, _>>()?;
+        Ok(Self { read_keys, ..self })
     }
 
     /// The full path of a name, whether the template may read it or not.
@@ -64,7 +76,31 @@ impl Scope {
     #[must_use]
     pub fn sees(&self, key: &[u8]) -> bool {
         covers(&self.prefix, key)
-            && (self.keys.is_empty() || self.keys.iter().any(|allowed| covers(allowed, key)))
+            && (self.keys.is_empty() || self.named().any(|allowed| covers(allowed, key)))
+    }
+
+    /// What the resource names, triggers first.
+    fn named(&self) -> impl Iterator<Item = &KeyPath> {
+        self.keys.iter().chain(&self.read_keys)
+    }
+
+    /// All that may be read as ranges, or nothing if that is all below the prefix.
+    #[must_use]
+    pub fn readable(&self) -> Vec<KeyRange> {
+        if self.keys.is_empty() { Vec::new() } else { self.named().flat_map(tree).collect() }
+    }
+
+    /// Whether what a template read is among the `read_keys`, and so wakes nobody.
+    #[must_use]
+    pub fn is_only_read(&self, range: &KeyRange) -> bool {
+        self.read_keys.iter().flat_map(tree).any(|read| {
+            let ends = match (&range.end, &read.end) {
+                (_, None) => true,
+                (None, Some(_)) => false,
+                (Some(end), Some(last)) => end <= last,
+            };
+            ends && read.contains(&range.start)
+        })
     }
 
     /// The `keys` of the resource as ranges, or nothing if they were left out.
@@ -79,18 +115,23 @@ impl Scope {
         KeyRange::below(&self.prefix)
     }
 
-    /// `keys` as the operator wrote them, for messages.
+    /// `keys` and `read_keys`, for messages; nothing if there are no `keys`.
     #[must_use]
     pub fn keys_shown(&self) -> String {
-        let names = self.keys.iter().map(ToString::to_string);
-        names.collect::<Vec<_>>().join(", ")
+        if self.keys.is_empty() {
+            return String::new();
+        }
+        self.named().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
     /// Writes prefix and keys.
     pub fn encode(&self, out: &mut Writer) {
-        out.bytes(self.prefix.key()).uint(self.keys.len() as u64);
-        for key in &self.keys {
-            out.bytes(key.key());
+        out.bytes(self.prefix.key());
+        for keys in [&self.keys, &self.read_keys] {
+            out.uint(keys.len() as u64);
+            for key in keys {
+                out.bytes(key.key());
+            }
         }
     }
 
@@ -100,8 +141,9 @@ impl Scope {
     /// When the bytes are something else.
     pub fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
         let prefix = path(input)?;
-        let keys = (0..input.uint()?).map(|_| path(input)).collect::<Result<_, _>>()?;
-        Ok(Self { prefix, keys })
+        let mut paths = || (0..input.uint()?).map(|_| path(input)).collect::<Result<_, _>>();
+        let (keys, read_keys) = (paths()?, paths()?);
+        Ok(Self { prefix, keys, read_keys })
     }
 }
 
@@ -154,6 +196,20 @@ mod tests {
         let all = Scope::new(KeyPath::root(), &[path("/")]).unwrap();
         assert_eq!(all.name(b"/a/b"), Some("/a/b"));
         assert_eq!(all.name(b"/\xff"), None);
+        let scope = scope.reading(&[path("/defaults"), path("/one")]).unwrap();
+        assert_eq!(scope.name(b"/prod/http/defaults/x"), Some("/defaults/x"));
+        let below = |text: &str| KeyRange::below(&path(text));
+        let reads = [
+            (below("/prod/http/defaults"), true),
+            (below("/prod/http/defaults/a"), true),
+            (KeyRange::single(path("/prod/http/one").key()), true),
+            (below("/prod/http"), false),
+            (below("/prod/http/services"), false),
+            (KeyRange::all(), false),
+        ];
+        for (range, expected) in reads {
+            assert_eq!(scope.is_only_read(&range), expected, "{range:?}");
+        }
         let mut out = Writer::new();
         scope.encode(&mut out);
         assert_eq!(Scope::decode(&mut Reader::new(out.as_slice())), Ok(scope));

@@ -27,7 +27,7 @@ use rustix::fs::{FallocateFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
 use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Mode of a file that did not exist before.
@@ -49,6 +49,14 @@ pub enum StageError {
         /// What is wrong with it, and what to do.
         why: &'static str,
     },
+    /// Nobody made its directory.
+    #[error(
+        "there is no directory {path}: make it, or set make_dirs = true", path = path.display()
+    )]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A destination that is written in place may hold a part of the new bytes.
     #[error("the file may be incomplete until the next try succeeds")]
     Torn(#[source] FileError),
@@ -67,6 +75,22 @@ pub struct Access {
 }
 
 impl Access {
+    /// What of it an old file lacks, as far as this process may give it.
+    #[must_use]
+    pub fn missing_in(self, old: &Metadata) -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        let is_mine = |group: u32| {
+            let groups = rustix::process::getgroups().unwrap_or_default();
+            let own = rustix::process::getegid().as_raw();
+            own == group || groups.iter().any(|one| one.as_raw() == group)
+        };
+        Self {
+            owner: self.owner.filter(|owner| *owner != old.uid() && is_root),
+            group: self.group.filter(|group| *group != old.gid() && (is_root || is_mine(*group))),
+            mode: self.mode.filter(|mode| *mode != old.mode() & 0o7777),
+        }
+    }
+
     /// What is not asked for is as it was.
     fn or_as_in(self, old: Option<&Metadata>) -> Self {
         Self {
@@ -124,6 +148,7 @@ pub struct Stage {
     path: PathBuf,
     dest: PathBuf,
     access: Access,
+    replaces: bool,
     /// It is not its owner's or group's.
     is_ours: bool,
     file: File,
@@ -154,7 +179,9 @@ pub fn stage(dest: &Path, bytes: &[u8], access: Access) -> Result<Compared, Stag
     let path = file::neighbour(dest, STAGE_PREFIX);
     file::remove_if_there(&path)?;
     let file = file::create_exclusive(&path, 0o600)?;
-    let mut stage = Stage { path, dest: dest.to_path_buf(), access: wanted, is_ours: false, file };
+    let (dest_owned, replaces) = (dest.to_path_buf(), old.is_some());
+    let mut stage =
+        Stage { path, dest: dest_owned, access: wanted, replaces, is_ours: false, file };
     stage.fill(bytes)?;
     if stage.is_ours && is_same(dest, old.as_ref(), stage.access.or_as_in(old.as_ref()), bytes)? {
         return Ok(Compared::Same);
@@ -174,14 +201,19 @@ fn is_same(
         && std::fs::read(dest).map_err(FileError::at("read", dest))? == bytes)
 }
 
-fn look_at(dest: &Path) -> Result<Option<Metadata>, StageError> {
+/// What is known of a destination; `None` = it is not there.
+///
+/// # Errors
+/// When it is nothing that a file replaces.
+pub fn look_at(dest: &Path) -> Result<Option<Metadata>, StageError> {
     let refused = |why| Err(StageError::Refused { path: dest.to_path_buf(), why });
     match std::fs::symlink_metadata(dest) {
-        Ok(old) if old.file_type().is_symlink() => {
-            refused("it is a symbolic link; name the file it leads to as dest")
-        }
+        Ok(old) if old.file_type().is_symlink() => refused(
+            "it is a symbolic link; name the file it leads to as dest, or set \
+                 follow_symlinks = true",
+        ),
         Ok(old) if old.is_dir() => refused("it is a directory"),
-        Ok(old) if old.file_type().is_fifo() || !old.is_file() => refused("it is no regular file"),
+        Ok(old) if !old.is_file() => refused("it is no regular file"),
         Ok(old) => Ok(Some(old)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::at("look at", dest)(error).into()),
@@ -191,7 +223,13 @@ fn look_at(dest: &Path) -> Result<Option<Metadata>, StageError> {
 /// In a directory anybody may write, anybody may swap the staged file before it is renamed.
 fn refuse_open_directory(dest: &Path) -> Result<(), StageError> {
     let directory = dest.parent().unwrap_or(Path::new("/"));
-    let mode = std::fs::metadata(directory).map_err(FileError::at("look at", directory))?.mode();
+    let mode = match std::fs::metadata(directory) {
+        Ok(is) => is.mode(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StageError::NoDirectory { path: directory.to_path_buf() });
+        }
+        Err(error) => return Err(FileError::at("look at", directory)(error).into()),
+    };
     if mode & 0o002 != 0 && mode & 0o1000 == 0 {
         let why = "others may write its directory; take that right away: chmod o-w";
         return Err(StageError::Refused { path: dest.to_path_buf(), why });
@@ -200,6 +238,18 @@ fn refuse_open_directory(dest: &Path) -> Result<(), StageError> {
 }
 
 impl Stage {
+    /// The file it becomes.
+    #[must_use]
+    pub fn dest(&self) -> &Path {
+        &self.dest
+    }
+
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.replaces
+    }
+
     /// The staged file, for the check command.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -329,6 +379,7 @@ mod tests {
             assert!(error.contains(why), "{error}");
         }
         let error = stage(&dir.path().join("none/x"), b"x", Access::default()).unwrap_err();
-        assert!(error.to_string().contains("none"), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("none: make it, or set make_dirs = true"), "{said}");
     }
 }

@@ -46,6 +46,8 @@ pub struct ResourceStatus {
     pub last_pass: Option<SystemTime>,
     /// When the last good pass ended.
     pub last_success: Option<SystemTime>,
+    /// Whether the file is known to be behind its keys: its pass is put off.
+    pub behind: bool,
     /// What it is waiting for.
     pub waiting: Waiting,
     /// Since when.
@@ -102,8 +104,23 @@ pub enum Waiting {
     Quiet,
     /// The next reload being allowed (`min_reload_interval`).
     ReloadInterval,
+    /// The hours in which its file may be replaced (`window`).
+    Window,
+    /// Its turn among the hosts that see the same change (`splay`).
+    Turn,
     /// The next try of what failed; a change comes first if it is earlier.
     Retry,
+}
+
+impl Waiting {
+    /// Whether a pass waits with it: something has changed, and is not in the file yet.
+    #[must_use]
+    pub fn puts_off(self) -> bool {
+        match self {
+            Self::Quiet | Self::ReloadInterval | Self::Window | Self::Turn => true,
+            Self::Nothing | Self::End(_) | Self::Change | Self::Retry => false,
+        }
+    }
 }
 
 impl std::fmt::Display for Waiting {
@@ -114,6 +131,8 @@ impl std::fmt::Display for Waiting {
             Self::Change => f.write_str("a change"),
             Self::Quiet => f.write_str("its keys to stay as they are"),
             Self::ReloadInterval => f.write_str("the next reload to be allowed"),
+            Self::Window => f.write_str("its window to open"),
+            Self::Turn => f.write_str("its turn among the hosts"),
             Self::Retry => f.write_str("the next try"),
         }
     }
@@ -243,7 +262,8 @@ impl Entry {
     fn is_in_place(&self) -> bool {
         // A revision is set by good passes only.
         let was_good = self.status.revision > Revision(0);
-        was_good && self.pass_error.is_none() && self.file_error.is_none()
+        let is_there = was_good || self.status.waiting.puts_off();
+        is_there && self.pass_error.is_none() && self.file_error.is_none()
     }
 
     fn was_never_good(&self) -> bool {
@@ -269,7 +289,9 @@ impl Entry {
         let errors: Vec<&str> = errors.into_iter().flatten().map(String::as_str).collect();
         let error = (!errors.is_empty()).then(|| errors.join("\n"));
         let ok = error.is_none() && self.status.owed_since.is_none();
-        ResourceStatus { ok, error, ..self.status.clone() }
+        // Where a reload is owed, that is what waits.
+        let behind = self.status.waiting.puts_off() && self.status.owed_since.is_none();
+        ResourceStatus { ok, error, behind, ..self.status.clone() }
     }
 }
 

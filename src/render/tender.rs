@@ -2,9 +2,10 @@
 //!
 //! Why a task each: a hanging command or a slow check of one resource must not delay another.
 //!
-//! A change is put off while `wait` sees more of them, and while `min_reload_interval` forbids
-//! the reload it may need: the pass itself waits, so that the file and what its service has loaded
-//! do not part, and whatever comes meanwhile is in that one pass. Nothing is dropped.
+//! A change is put off while `wait` sees more of them, and while the `gate` forbids the reload it
+//! may need: the pass itself waits, so that the file and what its service has loaded
+//! do not part, and whatever comes meanwhile is in that one pass. Nothing is dropped. Only the pass
+//! at the start does not wait: it makes a file that is not there, and replaces none.
 //!
 //! Invariants:
 //! * One thing at a time: a pass, or a reload, or waiting.
@@ -18,6 +19,7 @@
 use crate::base::id::Revision;
 use crate::base::limits;
 use crate::base::report::chain;
+use crate::render::gate::Gate;
 use crate::render::owed::Mark;
 use crate::render::pass::{Memory, Outcome, PassError, Shop};
 use crate::render::resource::Resource;
@@ -67,8 +69,10 @@ pub(crate) struct Tender {
     memory: Memory,
     pass_retry: Retry,
     reload_retry: Retry,
-    /// When the last reload began.
-    reloaded: Option<Instant>,
+    /// When the file may be replaced and its service told.
+    gate: Gate,
+    /// The last pass would have replaced the file, and may not yet.
+    is_put_off: bool,
     /// The last wait failed: the next try is a pass, after its pause.
     source_is_down: bool,
 }
@@ -80,13 +84,15 @@ impl Tender {
         retry_first: Duration,
         stop: watch::Receiver<bool>,
     ) -> Self {
+        let gate = Gate::of(&resource, shop.host());
         Self {
             shop,
+            gate,
+            is_put_off: false,
             resource,
             memory: Memory::new(Mark::default(), stop),
             pass_retry: Retry::new(retry_first),
             reload_retry: Retry::new(retry_first),
-            reloaded: None,
             source_is_down: false,
         }
     }
@@ -104,12 +110,18 @@ impl Tender {
                 self.pass().await;
             }
             self.reload_if_owed().await;
+            if std::mem::take(&mut self.is_put_off) {
+                self.until_open(&mut stop).await;
+                pass_is_due = true;
+                continue;
+            }
             match self.sleep(&mut stop, &mut kick).await {
                 Wake::Stop => return,
-                Wake::Files => pass_is_due = true,
+                Wake::Files => (self.memory.may_retry, pass_is_due) = (true, true),
                 Wake::Keys(revision) => {
                     self.memory.seen = self.memory.seen.max(revision);
                     self.quiet(&mut stop, &mut kick).await;
+                    self.gate.spreads();
                     pass_is_due = true;
                 }
                 Wake::SourceDown(error) => {
@@ -120,12 +132,14 @@ impl Tender {
                     self.tell(Part::Pass, Some(error.to_string()));
                 }
                 Wake::Retry => {
-                    pass_is_due = self.pass_retry.at.is_some() && self.pass_retry.is_due();
+                    let is_due = |retry: &Retry| retry.at.is_some() && retry.is_due();
+                    self.memory.may_retry = self.memory.is_back && is_due(&self.reload_retry);
+                    pass_is_due = is_due(&self.pass_retry) || self.memory.may_retry;
                 }
             }
             self.source_is_down &= !pass_is_due;
             if pass_is_due {
-                self.until_reload_is_allowed(&mut stop).await;
+                self.until_open(&mut stop).await;
             }
         }
     }
@@ -135,12 +149,18 @@ impl Tender {
         stop: &mut watch::Receiver<bool>,
         kick: &mut watch::Receiver<()>,
     ) -> Wake {
-        let next = [self.pass_retry.at, self.owed_retry()].into_iter().flatten().min();
+        let retry = |retry: &Retry| retry.at.map(|at| (at, Waiting::Retry));
+        let again = retry(&self.reload_retry).filter(|_| self.memory.is_back);
+        let next = [retry(&self.pass_retry), again, self.owed_retry()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at);
         let waiting = match next {
             Some(_) if self.source_is_down => Waiting::End(Step::Store),
-            Some(_) => Waiting::Retry,
+            Some((_, waiting)) => waiting,
             None => Waiting::Change,
         };
+        let next = next.map(|(at, _)| at);
         self.wait_for(waiting, next);
         tokio::select! {
             biased;
@@ -183,18 +203,19 @@ impl Tender {
         }
     }
 
-    /// A pass may end in a reload, so it begins when that is allowed.
-    async fn until_reload_is_allowed(&self, stop: &mut watch::Receiver<bool>) {
-        let Some(at) = self.reload_allowed_at().filter(|at| *at > Instant::now()) else { return };
-        self.wait_for(Waiting::ReloadInterval, Some(at));
-        tokio::select! {
-            () = stopped(stop) => {}
-            () = tokio::time::sleep_until(at) => {}
+    /// A pass may end in a reload, so it begins when that is allowed. A torn file waits for nothing.
+    async fn until_open(&mut self, stop: &mut watch::Receiver<bool>) {
+        while let Some((at, waiting)) = self.gate.shut().filter(|_| !self.memory.torn) {
+            self.wait_for(waiting, Some(at));
+            tokio::select! {
+                () = stopped(stop) => return,
+                () = sleep_until(Some(at)) => {}
+            }
+            if waiting == Waiting::Window {
+                // It opens for all hosts at once.
+                self.gate.spreads();
+            }
         }
-    }
-
-    fn reload_allowed_at(&self) -> Option<Instant> {
-        self.reloaded.map(|at| at + self.resource.min_reload_interval)
     }
 
     fn wait_for(&self, waiting: Waiting, until: Option<Instant>) {
@@ -209,14 +230,19 @@ impl Tender {
     /// Reads what an earlier run left.
     fn recall(&mut self) {
         match self.shop.ledger.read(&self.resource.dest) {
-            Ok(mark) => self.memory.mark = mark,
+            Ok(mark) => {
+                self.memory.mark = mark;
+                mark.reloaded.into_iter().for_each(|at| self.gate.recall(at));
+            }
             Err(error) => tracing::warn!("resource {}: {error}", self.resource.name),
         }
         self.show_debt();
     }
 
     async fn pass(&mut self) {
+        self.memory.is_shut = self.gate.shut().is_some() && !self.memory.torn;
         let done = self.shop.pass(&self.resource, &mut self.memory).await;
+        self.memory.may_retry = false;
         let now = SystemTime::now();
         self.update(|status| (status.renders, status.last_pass) = (status.renders + 1, Some(now)));
         let error = match done {
@@ -237,11 +263,20 @@ impl Tender {
 
     fn passed(&mut self, outcome: Outcome, now: SystemTime) {
         let revision = self.memory.mark.revision;
+        if self.memory.failed != Some(self.memory.rendered) {
+            self.memory.failed = None;
+        }
         if outcome == Outcome::Replaced {
             // New content is worth a try now, whatever the last reload said.
-            self.reload_retry.clear();
+            if self.memory.failed.is_none() {
+                self.reload_retry.clear();
+            }
             let (name, dest) = (&self.resource.name, self.resource.dest.display());
             tracing::info!("resource {name}: {dest} is new, from revision {revision}");
+        }
+        self.is_put_off = outcome == Outcome::PutOff;
+        if self.is_put_off || outcome == Outcome::HeldBack {
+            return;
         }
         self.update(|status| {
             status.changes += u64::from(outcome == Outcome::Replaced);
@@ -251,11 +286,11 @@ impl Tender {
     }
 
     async fn reload_if_owed(&mut self) {
-        let due = self.owed_retry().is_none_or(|at| at <= Instant::now());
-        if !self.memory.mark.owed || self.memory.torn || !due {
+        let due = self.owed_retry().is_none_or(|(at, _)| at <= Instant::now());
+        if !self.may_reload() || !due {
             return;
         }
-        self.reloaded = Some(Instant::now());
+        self.gate.reloads();
         let error = match self.shop.reload(&self.resource, &mut self.memory).await {
             Ok(()) => {
                 self.reload_retry.clear();
@@ -296,9 +331,15 @@ impl Tender {
     }
 
     /// When an owed reload may run; a torn file is first made whole by a pass.
-    fn owed_retry(&self) -> Option<Instant> {
-        let at = self.reload_retry.at.max(self.reload_allowed_at());
-        at.filter(|_| self.memory.mark.owed && !self.memory.torn)
+    fn owed_retry(&self) -> Option<(Instant, Waiting)> {
+        let retry = self.reload_retry.at.map(|at| (at, Waiting::Retry));
+        let shut = self.gate.shut().filter(|_| !self.memory.mark.undo);
+        let latest = [retry, shut].into_iter().flatten().max_by_key(|(at, _)| *at);
+        latest.filter(|_| self.may_reload())
+    }
+
+    fn may_reload(&self) -> bool {
+        self.memory.mark.owed && !self.memory.torn && !self.memory.is_back
     }
 }
 
@@ -316,9 +357,13 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// May return before: who waits looks at the clock again.
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => {
+            let look = Instant::now() + Duration::from_millis(limits::WINDOW_LOOK_MS_MAX);
+            tokio::time::sleep_until(at.min(look)).await;
+        }
         None => std::future::pending().await,
     }
 }

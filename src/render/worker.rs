@@ -22,6 +22,7 @@ use crate::render::failpoint::Failpoints;
 use crate::render::files::Files;
 use crate::render::owed::{Ledger, Mark};
 use crate::render::pass::{Memory, PassError, Shop};
+use crate::render::place::{self, Grounds};
 use crate::render::resource::{self, Resource};
 use crate::render::source::Source;
 use crate::render::status::{Board, Part, ResourceStatus};
@@ -45,6 +46,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Program started as `PROGRAM render-worker`; `None` = this binary.
     pub worker_program: Option<PathBuf>,
+    /// Where files may be rendered to.
+    pub grounds: Grounds,
     /// What `node()` returns.
     pub node: Vec<(String, String)>,
     /// What `getenv` sees.
@@ -59,15 +62,25 @@ impl Options {
     /// The usual options for these two directories.
     #[must_use]
     pub fn new(confdir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+        let (confdir, state_dir) = (confdir.into(), state_dir.into());
         Self {
-            confdir: confdir.into(),
-            state_dir: state_dir.into(),
+            grounds: Grounds::around(&confdir).without(&state_dir),
+            confdir,
+            state_dir,
             worker_program: None,
             node: Vec::new(),
             environment: Vec::new(),
             retry_first: Duration::from_millis(limits::RETRY_BACKOFF_MS_MIN),
             failpoints: Failpoints::from_environment(),
         }
+    }
+
+    /// Nothing is rendered into the store or over the settings, nor outside of `allowed` if that
+    /// is not empty.
+    pub fn keep_off(&mut self, data_dir: &Path, settings: Option<&Path>, allowed: &[PathBuf]) {
+        let grounds = std::mem::take(&mut self.grounds);
+        let grounds = grounds.without_data(data_dir, &self.confdir).only_in(allowed);
+        self.grounds = settings.into_iter().fold(grounds, Grounds::without);
     }
 
     fn shop(&self, source: Arc<dyn Source>, ledger: Ledger, board: Arc<Board>) -> Shop {
@@ -78,6 +91,7 @@ impl Options {
             ledger,
             backups: Backups::new(&self.state_dir),
             templates: self.confdir.join("templates"),
+            grounds: self.grounds.clone(),
             node: self.node.clone(),
             environment: self.environment.clone(),
             failpoints: self.failpoints.clone(),
@@ -286,7 +300,7 @@ impl Supervisor {
             }
             Err(_) => {}
         }
-        let wanted = self.without_rivals(&mut bad);
+        let wanted = self.without_rivals(&mut bad).await;
         let bad_names: Vec<&str> = bad.iter().map(|(name, ..)| name.as_str()).collect();
         self.shop.board.keep_only(|name| wanted.contains_key(name) || bad_names.contains(&name));
         for name in wanted.keys() {
@@ -298,24 +312,26 @@ impl Supervisor {
         wanted
     }
 
-    /// Two resources must not write one file: the first by name keeps it, the other is bad.
-    fn without_rivals(&self, bad: &mut Vec<BadFile>) -> BTreeMap<String, Resource> {
-        let mut owners: BTreeMap<&Path, &str> = BTreeMap::new();
-        let mut wanted = BTreeMap::new();
-        for resource in self.files.values().flatten() {
-            if let Some(owner) = owners.get(resource.dest.as_path()) {
-                let file = resource.file.display().to_string();
-                let dest = resource.dest.display();
-                let error =
-                    Diagnostic::new(file, format!("resource `{owner}` writes {dest} already"))
-                        .help("give one of them another dest");
-                bad.push((resource.name.clone(), resource.file.clone(), vec![error]));
-                continue;
+    /// Two resources must not write one file, and none may write where it must not.
+    async fn without_rivals(&self, bad: &mut Vec<BadFile>) -> BTreeMap<String, Resource> {
+        let all: Vec<Resource> = self.files.values().flatten().cloned().collect();
+        let (grounds, unlooked) = (self.options.grounds.clone(), all.clone());
+        let looked_at = tokio::task::spawn_blocking(move || {
+            let targets: Vec<PathBuf> = all.iter().map(place::target).collect();
+            place::sort_out(all.into_iter().zip(targets).collect(), &grounds)
+        });
+        let limit = Duration::from_millis(limits::RENDER_END_MS_MAX);
+        // Every pass looks again at where it writes: what is left out here is found there.
+        let (good, refused) = match tokio::time::timeout(limit, looked_at).await {
+            Ok(Ok(sorted)) => sorted,
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("destinations are compared by name: a file system does not answer");
+                let named = unlooked.into_iter().map(|one| (one.clone(), one.dest)).collect();
+                place::sort_out(named, &Grounds::default())
             }
-            owners.insert(&resource.dest, &resource.name);
-            wanted.insert(resource.name.clone(), resource.clone());
-        }
-        wanted
+        };
+        bad.extend(refused.into_iter().map(|(one, error)| (one.name, one.file, vec![error])));
+        good.into_iter().map(|resource| (resource.name.clone(), resource)).collect()
     }
 
     fn tell_bad_file(

@@ -19,6 +19,7 @@
 //! Deliberately not here: retries, and knowing why the command runs.
 
 use crate::base::limits;
+use crate::sys::users::{AccountError, Identity};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -161,6 +162,15 @@ pub enum ExecError {
         #[source]
         source: std::io::Error,
     },
+    /// Nobody to run it as.
+    #[error("`{command}` is not run")]
+    Nobody {
+        /// The command.
+        command: String,
+        /// Why.
+        #[source]
+        source: AccountError,
+    },
     /// It ended with a status other than 0.
     #[error("`{command}` ended with {ending}{output}", ending = ending(*status))]
     Failed {
@@ -189,7 +199,7 @@ impl ExecError {
     #[must_use]
     pub fn without_output(mut self) -> Self {
         match &mut self {
-            Self::Start { .. } => {}
+            Self::Start { .. } | Self::Nobody { .. } => {}
             Self::Failed { output, .. } | Self::TimedOut { output, .. } => {
                 *output = Output { text: "(not shown)".to_owned(), bytes_not_kept: 0 };
             }
@@ -216,8 +226,21 @@ pub async fn run(
     variables: &Variables<'_>,
     timeout: Duration,
 ) -> Result<Output, ExecError> {
+    run_as(None, line, variables, timeout).await
+}
+
+/// The same as somebody else, who is in no group but its first; `None` = as this process.
+///
+/// # Errors
+/// Those of `run`; it cannot start if this process may not become that user.
+pub async fn run_as(
+    who: Option<Identity>,
+    line: &CommandLine,
+    variables: &Variables<'_>,
+    timeout: Duration,
+) -> Result<Output, ExecError> {
     let start = |source| ExecError::Start { command: line.to_string(), source };
-    let (mut child, pipe) = spawn(line, variables).map_err(start)?;
+    let (mut child, pipe) = spawn(who, line, variables).map_err(start)?;
     let mut group = Group::of(&child);
     let mut kept = Kept::default();
     let deadline = Instant::now() + timeout;
@@ -240,6 +263,7 @@ pub async fn run(
 }
 
 fn spawn(
+    who: Option<Identity>,
     line: &CommandLine,
     variables: &Variables<'_>,
 ) -> std::io::Result<(tokio::process::Child, pipe::Receiver)> {
@@ -252,6 +276,10 @@ fn spawn(
     }
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     command.current_dir("/").process_group(0).kill_on_drop(true);
+    if let Some(Identity { user, group }) = who {
+        // The standard library gives up all other groups with the user.
+        command.uid(user).gid(group);
+    }
     let child = command.spawn()?;
     Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
 }

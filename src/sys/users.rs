@@ -12,6 +12,8 @@
 use crate::sys::file::FileError;
 use std::path::Path;
 
+const USERS: &str = "/etc/passwd";
+
 /// Why a name has no number.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
@@ -28,6 +30,62 @@ pub enum AccountError {
         /// Where it was looked for.
         file: &'static str,
     },
+    /// Only root may become somebody else.
+    #[error(
+        "commands as user `{name}` need a daemon that runs as root; leave `user` out, or run it so"
+    )]
+    NotRoot {
+        /// The user.
+        name: String,
+    },
+}
+
+impl AccountError {
+    /// Whether it is about a user; else about a group.
+    #[must_use]
+    pub fn is_of_user(&self) -> bool {
+        match self {
+            Self::File(error) => error.path.ends_with("passwd"),
+            Self::Unknown { kind, .. } => *kind == "user",
+            Self::NotRoot { .. } => true,
+        }
+    }
+}
+
+/// Whom a process runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Number of the user.
+    pub user: u32,
+    /// Number of its first group; it is in no other.
+    pub group: u32,
+}
+
+impl Identity {
+    /// The user of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of(name: &str) -> Result<Self, AccountError> {
+        let lines = read(Path::new(USERS))?;
+        let find = |field| number_in(&lines, name, field);
+        let unknown = || AccountError::Unknown { kind: "user", name: name.to_owned(), file: USERS };
+        find(2).zip(find(3)).map(|(user, group)| Self { user, group }).ok_or_else(unknown)
+    }
+
+    /// The user of this name, if this process may become it; `None` = it is that user.
+    ///
+    /// # Errors
+    /// When there is none, or this process may not.
+    pub fn to_become(name: &str) -> Result<Option<Self>, AccountError> {
+        let wanted = Self::of(name)?;
+        let own = rustix::process::geteuid();
+        match own.as_raw() == wanted.user {
+            true => Ok(None),
+            false if own.is_root() => Ok(Some(wanted)),
+            false => Err(AccountError::NotRoot { name: name.to_owned() }),
+        }
+    }
 }
 
 /// The number of a user.
@@ -35,7 +93,7 @@ pub enum AccountError {
 /// # Errors
 /// When there is none of this name.
 pub fn user_id(name: &str) -> Result<u32, AccountError> {
-    look_up("user", name, "/etc/passwd")
+    look_up("user", name, USERS)
 }
 
 /// The number of a group.
@@ -47,17 +105,21 @@ pub fn group_id(name: &str) -> Result<u32, AccountError> {
 }
 
 fn look_up(kind: &'static str, name: &str, file: &'static str) -> Result<u32, AccountError> {
-    let path = Path::new(file);
-    let lines = std::fs::read(path).map_err(FileError::at("read", path))?;
-    number_in(&String::from_utf8_lossy(&lines), name)
+    number_in(&read(Path::new(file))?, name, 2)
         .or_else(|| name.parse().ok())
         .ok_or_else(|| AccountError::Unknown { kind, name: name.to_owned(), file })
 }
 
-fn number_in(lines: &str, name: &str) -> Option<u32> {
+fn read(path: &Path) -> Result<String, AccountError> {
+    let lines = std::fs::read(path).map_err(FileError::at("read", path))?;
+    Ok(String::from_utf8_lossy(&lines).into_owned())
+}
+
+/// The number in a field of the line of this name; fields count from 0.
+fn number_in(lines: &str, name: &str, field: usize) -> Option<u32> {
     lines.lines().find_map(|line| {
         let mut fields = line.split(':');
-        let number = (fields.next() == Some(name)).then(|| fields.nth(1)).flatten();
+        let number = (fields.next() == Some(name)).then(|| fields.nth(field - 1)).flatten();
         number?.parse().ok()
     })
 }
@@ -71,9 +133,12 @@ mod tests {
         let lines = "# comment\nroot:x:0:0:root:/root:/bin/sh\nbroken\nrootless:x:7:\n12:x:99:\n";
         let cases = [("root", Some(0)), ("rootless", Some(7)), ("roo", None), ("12", Some(99))];
         for (name, number) in cases {
-            assert_eq!(number_in(lines, name), number, "{name}");
+            assert_eq!(number_in(lines, name, 2), number, "{name}");
         }
         assert_eq!((user_id("root").unwrap(), group_id("4711").unwrap()), (0, 4711));
+        assert_eq!(number_in("a:x:5:6:::", "a", 3), Some(6));
+        assert_eq!(Identity::of("root").unwrap(), Identity { user: 0, group: 0 });
+        assert!(Identity::of("4711").is_err(), "which group would it have?");
         let error = user_id("no such user").unwrap_err().to_string();
         assert!(error.contains("no user `no such user` in /etc/passwd"), "{error}");
     }

@@ -95,3 +95,40 @@ fn a_reload_that_fails_three_times_outlives_a_kill() {
     wait_until_loaded(&home, "new");
     assert_eq!(fs::read_to_string(home.join("fails")).unwrap(), "", "not every failure was met");
 }
+
+/// The service takes no file with `bad` in it: a kill on the way back leaves the old file to come
+/// back, and its service to be told.
+#[test]
+fn a_rollback_outlives_a_kill() {
+    let mut daemon = daemon();
+    let home = daemon.home().to_owned();
+    wait_until_loaded(&home, "none");
+    let path = |name: &str| home.join(name).display().to_string();
+    let (dest, loaded) = (path("dest"), path("loaded"));
+    let resource = format!(
+        "[template]\nsrc = \"a.tera\"\ndest = \"{dest}\"\non_failure = \"rollback\"\n\
+         reload_cmd = \"! grep -q bad {dest} && cp {dest} {loaded}\"\n\
+         verify_cmd = \"cmp {dest} {loaded}\"\n"
+    );
+    fs::write(home.join("confdir/conf.d/a.toml"), resource).unwrap();
+    for (round, point) in Failpoint::OF_A_ROLLBACK.into_iter().enumerate() {
+        let good = format!("good-{round}");
+        put(&daemon, &good);
+        wait_until_loaded(&home, &good);
+        // What was not settled is not known to be good, and not gone back to.
+        wait_until("its reload is settled", SETTLED_WITHIN, || {
+            let status = http("GET", &format!("{}/althing/v1/status", daemon.url()), "").json();
+            status["renderer"]["files"][0]["ok"] == true
+        });
+        kill_in_a_pass(&mut daemon, point, &format!("bad-{round}"));
+        fs::write(&loaded, "broken").unwrap();
+        daemon.restart();
+        wait_until_loaded(&home, &good);
+        wait_until(&format!("{point:?}: the old file is back"), SETTLED_WITHIN, || {
+            fs::read_to_string(&dest).is_ok_and(|is| is == good)
+        });
+    }
+    put(&daemon, "better");
+    wait_until_loaded(&home, "better");
+    assert_eq!(fs::read_to_string(&dest).unwrap(), "better");
+}

@@ -178,6 +178,36 @@ async fn a_reload_too_early_is_put_off_with_its_file() {
     renderer.shutdown().await;
 }
 
+/// Only a reload is put off: what is not there yet, and what is the same, does not wait.
+#[tokio::test]
+async fn the_time_of_the_last_reload_survives_a_restart_and_an_edit() {
+    let bench = Bench::new();
+    let reloads = bench.path("reloads");
+    let more =
+        format!("min_reload_interval = \"1h\"\nreload_cmd = \"echo >> {}\"", reloads.display());
+    bench.template("a.tera", "{{ getv(key='/v') }}");
+    bench.resource("a", &more);
+    let store = Store::with(&[("/v", "1")]);
+    let renderer = bench.start(&store);
+    until("it is reloaded", || lines(&reloads) == 1).await;
+    until("it rests", || status(&renderer, "a").waiting == Waiting::Change).await;
+    renderer.shutdown().await;
+    store.put("/v", "2");
+    let renderer = bench.start(&store);
+    renderer.in_place().await;
+    let put_off = || status(&renderer, "a").waiting == Waiting::ReloadInterval;
+    until("it is put off", put_off).await;
+    assert!(status(&renderer, "a").behind && status(&renderer, "a").ok);
+    bench.resource("a", &format!("{more}\nmode = \"0600\""));
+    renderer.reload_all().await;
+    until("it is put off again", || put_off() && status(&renderer, "a").renders >= 2).await;
+    assert_eq!((lines(&reloads), bench.read("a")), (1, "1".to_owned()));
+    bench.resource("a", &more.replace("1h", "1s"));
+    until_file(&bench, "a", "2").await;
+    until("it is reloaded", || lines(&reloads) == 2).await;
+    renderer.shutdown().await;
+}
+
 #[tokio::test]
 async fn nothing_of_a_sensitive_file_is_told() {
     let bench = Bench::new();

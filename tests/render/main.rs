@@ -11,6 +11,7 @@
 mod commands;
 mod common;
 mod conformance;
+mod destinations;
 mod disks;
 mod files;
 mod hangs;
@@ -21,7 +22,9 @@ mod keys;
 mod owners;
 mod promises;
 mod quoting;
+mod rollback;
 mod runaway;
 mod shipped;
+mod timing;
 mod together;
 mod unharmed;

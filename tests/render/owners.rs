@@ -74,3 +74,38 @@ fn told(host: &Host) -> usize {
     wait_until("it is told", TOLD_WITHIN, || log().contains("it may not give it to its owner"));
     log().matches("it may not give it to its owner").count()
 }
+
+/// It has no group of the daemon's.
+#[test]
+fn commands_run_as_another_user() {
+    if !rustix::process::getuid().is_root() {
+        skip("needs root to become another user");
+        return;
+    }
+    let mut host = Host::stopped("another-user");
+    let seen = host.path("seen");
+    fs::create_dir(&seen).unwrap();
+    chown(&seen, Some(65_534), None).unwrap();
+    host.template("a.tera", "x");
+    let reload = format!("id -u > {0}/user; id -G > {0}/groups", seen.display());
+    host.resource("a", &format!("user = \"nobody\"\nreload_cmd = \"{reload}\""));
+    host.template("b.tera", "x");
+    host.resource("b", "user = \"no such user\"\nreload_cmd = \"true\"");
+    fs::set_permissions(host.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    host.daemon.restart();
+    host.wait_until_ok("a");
+    assert_eq!(fs::read_to_string(seen.join("user")).unwrap(), "65534\n");
+    assert_eq!(fs::read_to_string(seen.join("groups")).unwrap().split(' ').count(), 1);
+    host.wait_for_error("b", "there is no user `no such user`");
+    host.daemon.terminate();
+}
+
+#[test]
+fn who_is_not_root_becomes_nobody_else() {
+    let Some(mut host) = unprivileged("becomes") else { return };
+    host.template("a.tera", "x");
+    host.resource("a", "user = \"root\"\nreload_cmd = \"true\"");
+    host.daemon.restart();
+    host.wait_for_error("a", "need a daemon that runs as root");
+    host.daemon.terminate();
+}

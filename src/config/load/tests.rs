@@ -69,6 +69,7 @@ data_dir = \"/var/lib/althing\" (the default)
 listen_client_urls = [\"http://127.0.0.1:2379\", \"http://[::1]:2379\"] (the default)
 advertise_client_urls = [] (the default)
 confdir = \"/etc/althing\" (the default)
+allowed_dirs = [] (the default)
 insecure = false (the default)
 render_timeout = \"30s\" (the default)
 ";
@@ -109,6 +110,7 @@ data_dir = \"/variable\" (the environment variable ALTHING_DATA_DIR)
 listen_client_urls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"] (DIR/althing.toml:3:22)
 advertise_client_urls = [] (DIR/althing.toml:4:25)
 confdir = \"/flag\" (--confdir)
+allowed_dirs = [] (the default)
 insecure = false (--insecure)
 render_timeout = \"30s\" (the default)
 ";
@@ -144,7 +146,7 @@ fn mistakes_in_the_file_show_their_place() {
             "[banana]\n",
             "error: unknown key `banana`\n --> DIR/althing.toml:1:2\n  |\n1 | [banana]\n  |  ^^^^^^\n  \
              = help: known keys are: name, data_dir, listen_client_urls, advertise_client_urls, \
-             confdir, insecure, render_timeout",
+             confdir, allowed_dirs, insecure, render_timeout",
         ),
         (
             "insecure = 1\n",

@@ -11,6 +11,7 @@ use crate::base::diagnostic::{Diagnostic, did_you_mean};
 use crate::base::path::KeyPath;
 use crate::base::time::parse_duration;
 use crate::render::resource::{Account, Wait};
+use crate::render::window::Window;
 use crate::sys::exec::CommandLine;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -102,6 +103,27 @@ impl Field<'_, '_> {
         value.ok_or_else(|| self.problem(format!("expected {wanted}")))
     }
 
+    /// The value of the name that is written.
+    pub(super) fn one_of<T: Copy>(&self, known: &[(&str, T)]) -> Result<T, Problem> {
+        let text = self.string()?;
+        let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let names: Vec<String> = known.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            let help = format!("write one of {}", names.join(", "));
+            self.problem(format!("`{text}` is not known here")).help(help)
+        })
+    }
+
+    pub(super) fn window(&self) -> Result<Window, Problem> {
+        let text = self.string()?;
+        Window::parse(&text).ok_or_else(|| {
+            self.problem(format!("`{text}` is no window")).help(
+                "write days, hours and how far ahead of UTC they are: \"Mon-Fri 06:00-20:00 \
+                 +02:00\"; without that they are UTC",
+            )
+        })
+    }
+
     pub(super) fn key_path(&self) -> Result<KeyPath, Problem> {
         KeyPath::clean(self.string()?.as_bytes()).map_err(|error| self.problem(error.to_string()))
     }
@@ -154,7 +176,12 @@ impl Field<'_, '_> {
         let text = self.0.get_ref().as_str().ok_or_else(|| self.wrong("a string").help(help))?;
         let digits = text.strip_prefix("0o").unwrap_or(text);
         match u32::from_str_radix(digits, 8) {
-            Ok(mode) if mode <= 0o7777 => Ok(mode),
+            Ok(0) => Err(self.problem("with mode 0 nobody could read the file").help(help)),
+            Ok(mode) if mode <= 0o777 => Ok(mode),
+            Ok(mode) if mode <= 0o7777 => {
+                let message = "a rendered file gets no set-id and no sticky bit";
+                Err(self.problem(message).help(format!("write mode = \"{:04o}\"", mode & 0o777)))
+            }
             Ok(_) | Err(_) => Err(self.problem(format!("`{text}` is not a file mode")).help(help)),
         }
     }
