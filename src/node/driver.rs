@@ -23,6 +23,7 @@ use crate::replica::{
 use crate::store::checkpoint::{Checkpoint, Written};
 use crate::store::env::Lmdb;
 use crate::store::wal::{FileMedium, LogBatch, Wal, WalError};
+use crate::sys::memory;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -68,6 +69,10 @@ pub(super) struct Driver {
     /// How long the last flush of the log took.
     last_flush: Duration,
     last_sequence: Sequence,
+    /// Whether requests came since the last tick.
+    is_busy: bool,
+    /// Whether a checkpoint has freed memory that may still be this process'.
+    has_spare_memory: bool,
     last_read: ReadId,
     outputs: Vec<Output<Lmdb>>,
     /// Watchers to wake when the answers that wait with their changes have left.
@@ -91,6 +96,8 @@ impl Driver {
             last_batch: 0,
             last_flush: Duration::ZERO,
             last_sequence: Sequence(0),
+            is_busy: false,
+            has_spare_memory: false,
             last_read: ReadId(0),
             outputs: Vec::new(),
             woken: Vec::new(),
@@ -142,6 +149,9 @@ impl Driver {
         let (committed, machine) = (self.replica.status().committed, self.replica.machine());
         let (overlay, history) = (machine.overlay_bytes(), machine.history().bytes);
         self.shared.meters.ticked(committed, overlay, history);
+        if !std::mem::take(&mut self.is_busy) && std::mem::take(&mut self.has_spare_memory) {
+            memory::give_back();
+        }
         self.write_stalled()
     }
 
@@ -152,11 +162,13 @@ impl Driver {
                 Finished::Checkpoint(done, written) => {
                     self.handle(Input::CheckpointDone(written?))?;
                     drop(done);
+                    self.has_spare_memory = true;
                 }
             }
         }
         if !waiting.proposals.is_empty() {
             self.last_batch = waiting.proposals.len();
+            self.is_busy = true;
             let requests = waiting.proposals.into_iter().map(|asked| self.number(asked)).collect();
             self.handle(Input::Propose(requests))?;
         }

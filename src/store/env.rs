@@ -13,8 +13,8 @@
 //! * The map never moves while a transaction is open.
 //! * No program this process starts inherits the data file.
 //!
-//! This is the one file of the project with `unsafe`: LMDB is a memory map, and its crate asks for
-//! a promise that nobody else changes the file. The data directory's lock (`daemon`) keeps it.
+//! This file needs `unsafe`: LMDB is a memory map, and its crate asks for a promise that nobody else
+//! changes the file. The data directory's lock (`daemon`) keeps it.
 
 use crate::base::Fault;
 use crate::store::base::{Base, BaseRead, BaseWrite, CommitBody, Row, Table};

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod file;
 pub mod http;
 pub mod listen;
+pub mod memory;
 pub mod notify;
 mod pace;
 mod places;
