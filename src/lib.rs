@@ -41,8 +41,9 @@
 //! **A watch event**: apply -> `watch::Hub`'s ring -> wakes the cursors it may concern -> each door
 //! writes it in its own words. A cursor behind the ring reads the store's history.
 //!
-//! **A file**: a cursor or inotify -> `render` waits for quiet -> one revision -> template engine
-//! in a worker process -> guard -> stage -> check -> *owed* mark -> rename -> reload -> mark cleared.
+//! **A file**: a cursor or inotify -> `render` waits for quiet and for its window -> one revision ->
+//! template engine in a worker process -> guard -> stage -> check -> *owed* mark -> rename -> reload
+//! -> mark cleared, or the old file back if its resource asks for that.
 //!
 //! # Invariants, and what guards each
 //!
@@ -56,9 +57,12 @@
 //!    whole: property tests of `store`, `tests/kill.rs`, `tests/power.rs`.
 //! 8. A rendered file is whole, checked, from one revision, never older than the last; its reload
 //!    is owed until done: `tests/render/main.rs`.
-//! 9. Every queue, body, loop and ring has a named bound in `base::limits`.
+//! 9. Every queue, body, loop and ring has a named bound in `base::limits`: `tests/overload.rs`.
 //! 10. No child inherits a descriptor, no database transaction crosses an await: `sys::exec`,
-//!     `store::reader`.
+//!     `sys::usage`, `store::env`, `tests/abuse.rs`; `store::reader`.
+//! 11. What a door says is what etcd says, but for `docs/divergence.md`: `tests/conformance.rs`,
+//!     and `tests/beside.rs` against the real one. No bytes from outside bring a reader down:
+//!     `fuzz/`, whose seeds `tests/fuzz_seeds.rs` replays.
 //!
 //! # Reading order
 //!

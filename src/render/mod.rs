@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! source    a change of keys wakes the resource (or notify, or reload_all)
-//! place     where they may write; worker: which resources there are; tender: one loop a resource; pass: its steps
+//! worker    which resources there are; place: where they may write
+//! tender    one loop a resource; pass: its steps up to the new file; reload: those after it
 //! engine    templates and keys -> bytes, in a child process, through the line guard
 //! stage     bytes -> staged file beside the destination -> check -> rename
 //! backup    a copy of the old file, if its resource asks for some; before: the one to go back to
