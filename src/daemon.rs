@@ -1,8 +1,9 @@
 //! The story of one process: from settings to serving, and back to nothing.
 //!
 //! What: settings -> signals -> data directory -> listeners -> node -> renderer -> doors -> the
-//! service manager hears that it is ready -> a signal or a fault -> drain -> end. Why in one file: this is where the floors meet, and the
-//! order of starting and stopping is the whole of its knowledge.
+//! service manager hears that it is ready -> a signal or a fault -> drain -> end. Why in one file:
+//! this is where the floors meet, and the order of starting and stopping is the whole of its
+//! knowledge.
 //!
 //! Invariants:
 //! * What is started later is stopped earlier: clients first, the store last.
@@ -37,6 +38,7 @@ use crate::daemon::watchdog::Watchdog;
 use crate::node::{self, Node};
 use crate::render::{Renderer, ResourceStatus};
 use crate::sys::listen::{self, ListenError, Stop, Stopper};
+use crate::sys::memory;
 use crate::sys::notify::{self, Message, Notifier};
 use crate::sys::pulse::Pulse;
 use crate::sys::usage;
@@ -71,7 +73,13 @@ pub fn run(flags: &Flags) -> Result<(), Report> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKER_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| cannot("start an event loop", &error))?;
-    let outcome = runtime.block_on(live(Settings::new(flags, surroundings, config)));
+    let settings = Settings::new(flags, surroundings, config);
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = live(settings) => outcome,
+            never = memory::when_idle(runtime.handle()) => match never {},
+        }
+    });
     // What does not end by now hangs in the kernel or in a template's command.
     runtime.shutdown_timeout(Duration::ZERO);
     outcome

@@ -484,3 +484,16 @@ pub const TURNING_AWAY_MAX: usize = 8;
 
 /// Time between two log lines about clients that are turned away: a flood is told as a number.
 pub const FLOOD_LOG_MS: u64 = 10_000;
+
+/// Time between two looks at whether the threads that serve clients rest.
+pub const REST_LOOK_MS: u64 = 1_000;
+
+/// Work of those threads, all together, in the time between two looks that still counts as rest.
+pub const REST_MS_MAX: u64 = 20;
+
+/// Work after which threads that rest have freed memory worth a call: a thousand connections end
+/// in this time.
+pub const REST_AFTER_MS: u64 = 2;
+
+/// Longest time for which threads that have given freed memory back wait for those that have not.
+pub const REST_ROUND_MS: u64 = 20;

@@ -2,8 +2,8 @@
 //!
 //! Memory is `RssAnon`: pages of the database belong to the page cache. "Flat" means that a fault
 //! leaves no more than a stated number of bytes behind, for the allocator's spare pages and for
-//! what the store keeps of writes (`limits::WATCH_RING_BYTES_MAX` and `LOG_CACHE_BYTES_MAX`). The
-//! allocator gives freed pages back when its threads have work again, so there is some.
+//! what the store keeps of writes (`limits::WATCH_RING_BYTES_MAX` and `LOG_CACHE_BYTES_MAX`), and
+//! that a daemon without work gets there by itself.
 
 use crate::client::address;
 use crate::common::{Daemon, read_response, try_http, wait_until};
@@ -84,7 +84,6 @@ impl Before {
         let is_back =
             || descriptors(daemon) <= self.descriptors && memory(daemon) <= self.memory + spare;
         while !is_back() && Instant::now() < end {
-            work(daemon);
             std::thread::sleep(Duration::from_millis(20));
         }
         let now = (memory(daemon), descriptors(daemon));
@@ -147,22 +146,6 @@ pub(crate) fn cpu(daemon: &Daemon) -> Duration {
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// Some reads and few writes, as the disk may be the slow one of a test.
-fn work(daemon: &Daemon) {
-    const READS: usize = 400;
-    const WRITES: usize = 2;
-    let mut stream = BufReader::new(TcpStream::connect(address(daemon.url())).unwrap());
-    let put = "PUT /v2/keys/work?value=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-    let get = "GET /v2/keys/work HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    for request in [vec![get; READS], vec![put; WRITES]].concat() {
-        let asked = stream.get_mut().write_all(request.as_bytes());
-        // Without a place for one more client there is no work.
-        if asked.is_err() || read_response(&mut stream, false).is_err() {
-            break;
-        }
-    }
 }
 
 /// Raft's term, as every answer tells it.
