@@ -56,6 +56,13 @@ impl KeyRange {
         *self.start <= *key && self.end.as_ref().is_none_or(|end| *key < **end)
     }
 
+    /// Whether every key that can be in `other` is in this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let ends_after = |end: &Bytes| other.end.as_ref().is_some_and(|other| other <= end);
+        self.start <= other.start && self.end.as_ref().is_none_or(ends_after)
+    }
+
     /// Whether no key can be in the range.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -91,5 +98,8 @@ mod tests {
         let inverted =
             KeyRange { start: Bytes::from_static(b"b"), end: Some(Bytes::from_static(b"a")) };
         assert!(inverted.is_empty());
+        assert!(below.covers(&below) && KeyRange::all().covers(&below) && !one.covers(&below));
+        assert!(below.covers(&KeyRange::single(&Bytes::from_static(b"/a/b"))));
+        assert!(!below.covers(&one) && !below.covers(&KeyRange::all()));
     }
 }

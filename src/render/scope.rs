@@ -93,14 +93,14 @@ impl Scope {
     /// Whether what a template read is among the `read_keys`, and so wakes nobody.
     #[must_use]
     pub fn is_only_read(&self, range: &KeyRange) -> bool {
-        self.read_keys.iter().flat_map(tree).any(|read| {
-            let ends = match (&range.end, &read.end) {
-                (_, None) => true,
-                (None, Some(_)) => false,
-                (Some(end), Some(last)) => end <= last,
-            };
-            ends && read.contains(&range.start)
-        })
+        self.read_keys.iter().flat_map(tree).any(|read| read.covers(range))
+    }
+
+    /// Whether a template of this resource can ask for `range`; what it does not see of that is
+    /// for `sees` to leave out.
+    #[must_use]
+    pub fn reaches(&self, range: &KeyRange) -> bool {
+        tree(&self.prefix).iter().any(|all| all.covers(range))
     }
 
     /// The `keys` of the resource as ranges, or nothing if they were left out.
@@ -196,6 +196,7 @@ mod tests {
         let all = Scope::new(KeyPath::root(), &[path("/")]).unwrap();
         assert_eq!(all.name(b"/a/b"), Some("/a/b"));
         assert_eq!(all.name(b"/\xff"), None);
+        assert!(all.reaches(&KeyRange::single(&all.full("/").unwrap())));
         let scope = scope.reading(&[path("/defaults"), path("/one")]).unwrap();
         assert_eq!(scope.name(b"/prod/http/defaults/x"), Some("/defaults/x"));
         let below = |text: &str| KeyRange::below(&path(text));
@@ -209,7 +210,9 @@ mod tests {
         ];
         for (range, expected) in reads {
             assert_eq!(scope.is_only_read(&range), expected, "{range:?}");
+            assert_eq!(scope.reaches(&range), range != KeyRange::all(), "{range:?}");
         }
+        assert!(!scope.reaches(&below("/prod")) && !scope.reaches(&below("/prod/httpx")));
         let mut out = Writer::new();
         scope.encode(&mut out);
         assert_eq!(Scope::decode(&mut Reader::new(out.as_slice())), Ok(scope));

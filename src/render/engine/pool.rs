@@ -7,6 +7,8 @@
 //! Invariants:
 //! * At most `limits::RENDER_WORKERS_MAX` workers; each runs one render at a time.
 //! * A worker inherits nothing: two pipes, no terminal, no environment but the allocator's.
+//! * A worker is told no key that its resource may not read, whatever it asks: a template, or what
+//!   somebody stored for it, may have taken it over.
 //! * A dropped `render` future kills the worker it was using.
 //! * The time of a render is bounded by `limits::RENDER_WALL_MS_MAX`, waiting for a worker aside.
 //!
@@ -18,6 +20,7 @@ use crate::base::range::KeyRange;
 use crate::render::engine::Rendered;
 use crate::render::engine::lookup;
 use crate::render::engine::protocol::{self, FromWorker, Request, ToWorker};
+use crate::render::scope::Scope;
 use crate::render::source::{Item, Snapshot, SourceError};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
@@ -147,7 +150,8 @@ impl Worker {
         snapshot: &dyn Snapshot,
         asked: &mut Vec<KeyRange>,
     ) -> std::io::Result<Rendered> {
-        match preload(snapshot, asked).await {
+        let sight = Sight { snapshot, scope: request.scope.clone() };
+        match sight.preload(asked).await {
             Ok(preloaded) => request.preloaded = preloaded,
             Err(error) => {
                 let error = Box::new(Diagnostic::new("", error.to_string()));
@@ -158,11 +162,14 @@ impl Worker {
         let mut patience = Duration::from_millis(limits::LOOKUPS_MS_MAX);
         loop {
             let answer = match self.receive().await? {
+                FromWorker::Range(range) if !sight.scope.reaches(&range) => {
+                    return Err(std::io::Error::other("it asked for keys of other resources"));
+                }
                 FromWorker::Range(range) => {
                     if asked.len() < limits::RENDER_TOUCHED_MAX {
                         asked.push(range.clone());
                     }
-                    match snapshot.range(range).await {
+                    match sight.range(&range).await {
                         Ok(items) => ToWorker::Items(items),
                         Err(error) => ToWorker::Unavailable(error.to_string()),
                     }
@@ -173,7 +180,10 @@ impl Worker {
                     patience = patience.saturating_sub(began.elapsed());
                     ToWorker::Addresses(addresses)
                 }
-                FromWorker::Ended(rendered) => return Ok(rendered),
+                FromWorker::Ended(mut rendered) => {
+                    rendered.touched.retain(|range| sight.scope.reaches(range));
+                    return Ok(rendered);
+                }
             };
             self.send(&answer).await?;
         }
@@ -230,20 +240,106 @@ fn cause_of_death(status: ExitStatus) -> (String, &'static str) {
     }
 }
 
-/// Reads what the template will probably want, within bounds.
-async fn preload(
-    snapshot: &dyn Snapshot,
-    likely: &[KeyRange],
-) -> Result<Vec<(KeyRange, Vec<Item>)>, SourceError> {
-    let mut loaded = Vec::new();
-    let mut bytes = 0;
-    for range in likely.iter().take(limits::RENDER_PRELOAD_RANGES_MAX) {
-        let items = snapshot.range(range.clone()).await?;
-        bytes += items.iter().map(|item| item.key.len() + item.value.len()).sum::<usize>();
-        if bytes > limits::RENDER_PRELOAD_BYTES_MAX {
-            break;
-        }
-        loaded.push((range.clone(), items));
+/// What of the store one render may see.
+struct Sight<'a> {
+    snapshot: &'a dyn Snapshot,
+    scope: Scope,
+}
+
+impl Sight<'_> {
+    async fn range(&self, range: &KeyRange) -> Result<Vec<Item>, SourceError> {
+        let mut items = self.snapshot.range(range.clone()).await?;
+        items.retain(|item| self.scope.sees(&item.key));
+        Ok(items)
     }
-    Ok(loaded)
+
+    /// Reads what the template will probably want, within bounds.
+    async fn preload(
+        &self,
+        likely: &[KeyRange],
+    ) -> Result<Vec<(KeyRange, Vec<Item>)>, SourceError> {
+        let mut loaded = Vec::new();
+        let mut bytes = 0;
+        for range in likely.iter().take(limits::RENDER_PRELOAD_RANGES_MAX) {
+            let items = self.range(range).await?;
+            bytes += items.iter().map(|item| item.key.len() + item.value.len()).sum::<usize>();
+            if bytes > limits::RENDER_PRELOAD_BYTES_MAX {
+                break;
+            }
+            loaded.push((range.clone(), items));
+        }
+        Ok(loaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::Revision;
+    use crate::base::path::KeyPath;
+    use crate::render::engine::Surroundings;
+    use crate::render::engine::bundle::Bundle;
+    use crate::render::source::Answer;
+
+    struct Store;
+
+    impl Snapshot for Store {
+        fn revision(&self) -> Revision {
+            Revision(7)
+        }
+
+        fn range(&self, range: KeyRange) -> Answer<'_, Vec<Item>> {
+            let item = |key: &'static str, value: &'static str| Item {
+                key: key.into(),
+                value: value.into(),
+                mod_revision: Revision(7),
+                ttl_seconds: None,
+            };
+            let all = [item("/app/a", "mine"), item("/app/b", "hidden"), item("/other", "foreign")];
+            let found = all.into_iter().filter(|item| range.contains(&item.key)).collect();
+            Box::pin(async move { Ok(found) })
+        }
+    }
+
+    /// A render by a worker that asks for `range` and keeps what it is told: how it ended, and
+    /// what it was told.
+    async fn taken_over(range: KeyRange) -> (String, String) {
+        let folder = tempfile::tempdir_in(std::fs::canonicalize("target").unwrap()).unwrap();
+        let (worker, told) = (folder.path().join("worker"), folder.path().join("told"));
+        let question = protocol::framed(&FromWorker::Range(range).encode()).unwrap();
+        let bytes: String = question.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        let hear = format!("/bin/dd bs=4096 count=1 2>/dev/null >> {}", told.display());
+        let script = format!("#!/bin/sh\n{hear}\nprintf '{bytes}'\n{hear}\n");
+        let text = folder.path().join("text");
+        std::fs::write(&text, script).unwrap();
+        // Not written here: a child that another test forks meanwhile would hold it open, and a
+        // file open for writing cannot be started.
+        let mut copy = std::process::Command::new("install");
+        assert!(copy.args(["-m", "700"]).args([&text, &worker]).status().unwrap().success());
+        let path = |text: &str| KeyPath::clean(text.as_bytes()).unwrap();
+        let request = Request {
+            bundle: Bundle::default(),
+            scope: Scope::new(path("/app"), &[path("/a")]).unwrap(),
+            surroundings: Surroundings {
+                revision: Revision(7),
+                node: Vec::new(),
+                environment: Vec::new(),
+            },
+            preloaded: Vec::new(),
+        };
+        let likely = vec![KeyRange::all()];
+        let rendered = Pool::new(Some(worker)).render(request, &Store, likely).await;
+        let told = std::fs::read(told).unwrap();
+        (rendered.outcome.unwrap_err().to_string(), String::from_utf8_lossy(&told).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_told_only_what_its_resource_may_read() {
+        let below = |text: &str| KeyRange::below(&KeyPath::clean(text.as_bytes()).unwrap());
+        let (_, told) = taken_over(below("/app")).await;
+        assert!(told.contains("mine") && !told.contains("hidden") && !told.contains("foreign"));
+        let (error, told) = taken_over(KeyRange::all()).await;
+        assert!(error.contains("keys of other resources"), "{error}");
+        assert!(told.contains("mine") && !told.contains("hidden") && !told.contains("foreign"));
+    }
 }

@@ -160,7 +160,7 @@ impl View {
     }
 
     fn range(&mut self, range: &KeyRange) -> Result<&[Item], ViewError> {
-        let at = self.fetched.iter().position(|(known, _)| covers(known, range));
+        let at = self.fetched.iter().position(|(known, _)| known.covers(range));
         let at = match at {
             Some(at) => at,
             None => {
@@ -202,11 +202,6 @@ impl View {
         let names: BTreeSet<String> = given.map(|(_, name)| name.to_owned()).collect();
         names.into_iter().collect()
     }
-}
-
-fn covers(outer: &KeyRange, inner: &KeyRange) -> bool {
-    let ends_before = |end| inner.end.as_ref().is_some_and(|inner| inner <= end);
-    outer.start <= inner.start && outer.end.as_ref().is_none_or(ends_before)
 }
 
 fn weight(items: &[Item]) -> usize {
