@@ -15,7 +15,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -233,7 +233,7 @@ fn a_failing_file_is_named_and_a_reload_that_is_owed_holds_nothing_up() {
     assert!(status_of(&ready).starts_with("degraded: 1 of 1 files failed: file; "), "{ready:?}");
 }
 
-/// A daemon that has shown life, under a tracer that holds a system call back for ten seconds.
+/// A daemon that has shown life, under a tracer that holds a system call back for a minute.
 struct Hanging {
     manager: Manager,
     daemon: Daemon,
@@ -258,7 +258,7 @@ impl Hanging {
         manager.hear_until("READY=1");
         manager.hear_until("WATCHDOG=1");
         let mut command = clean(strace);
-        let inject = format!("inject={call}:delay_enter=10000000");
+        let inject = format!("inject={call}:delay_enter=60000000");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", &inject]);
         command.args(filter(&daemon, folder.path())).args(["-p", &daemon.pid().to_string()]);
         let tracer = command.stdin(Stdio::null()).spawn().unwrap();
@@ -267,11 +267,19 @@ impl Hanging {
         Some(hanging)
     }
 
+    /// Every thread is held, and the tracer has let it go on and waits for its next call.
     fn wait_for_tracer(&mut self) {
-        let status = format!("/proc/{}/status", self.daemon.pid());
+        let tasks = format!("/proc/{}/task", self.daemon.pid());
         let tracer = self.tracer.as_ref().unwrap().id();
+        let says = |file: &Path, line: &str| {
+            fs::read_to_string(file).is_ok_and(|status| status.contains(line))
+        };
+        let held = format!("TracerPid:\t{tracer}\n");
+        let tracer = PathBuf::from(format!("/proc/{tracer}/status"));
         wait_until("the tracer is attached", SOON, || {
-            fs::read_to_string(&status).unwrap().contains(&format!("TracerPid:\t{tracer}\n"))
+            let mut threads = fs::read_dir(&tasks).unwrap();
+            let all = threads.all(|task| says(&task.unwrap().path().join("status"), &held));
+            all && says(&tracer, "State:\tS")
         });
     }
 
