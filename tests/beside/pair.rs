@@ -231,7 +231,8 @@ impl Side {
             connection.get_mut().write_all(&request.bytes(&self.host, base, self.cleans))?;
             let head = read_head(&mut connection)?;
             connection.get_mut().set_nonblocking(true)?;
-            Ok(Watching { head, connection, raw: Vec::new(), ended: false })
+            // An answer to HEAD ends with its head, though etcd's to a bad path has a body.
+            Ok(Watching { head, connection, raw: Vec::new(), ended: request.method == "HEAD" })
         };
         open().map_err(|error| error.to_string())
     }
