@@ -5,12 +5,9 @@
 //! what the store keeps of writes (`limits::WATCH_RING_BYTES_MAX` and `LOG_CACHE_BYTES_MAX`), and
 //! that a daemon without work gets there by itself.
 
-use crate::client::address;
-use crate::common::{Daemon, read_response, try_http, wait_until};
+use crate::common::{Daemon, try_http, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
-use std::io::{BufReader, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// From the end of a fault to a daemon that is as it was.
