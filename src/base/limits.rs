@@ -491,9 +491,5 @@ pub const REST_LOOK_MS: u64 = 1_000;
 /// Work of those threads, all together, in the time between two looks that still counts as rest.
 pub const REST_MS_MAX: u64 = 20;
 
-/// Work after which threads that rest have freed memory worth a call: a thousand connections end
-/// in this time.
-pub const REST_AFTER_MS: u64 = 2;
-
 /// Longest time for which threads that have given freed memory back wait for those that have not.
 pub const REST_ROUND_MS: u64 = 20;

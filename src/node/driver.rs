@@ -6,7 +6,8 @@
 //! arrive during the flush are the next batch (`docs/decisions/inline-flush.md`).
 //!
 //! Invariants: outputs are carried out in the order they come; a turn never blocks but on the
-//! log's flush; after a fault there is no further turn.
+//! log's flush, of which it makes one, so that ticks and new requests wait for no more than that;
+//! after a fault there is no further turn.
 
 use crate::base::limits::{ELECTION_TICKS, LENT_FLUSH_MICROS_MAX, TICK_MS};
 use crate::base::report::chain;
@@ -61,6 +62,10 @@ pub(super) struct Driver {
     reading: BTreeMap<ReadId, oneshot::Sender<Result<LogIndex, Unserved>>>,
     /// The log job that found the disk full.
     stalled: Option<(JobId, LogBatch)>,
+    /// The log job for the next turn, as this one has made its flush.
+    held: Option<(JobId, LogBatch)>,
+    /// Whether this turn has written the log.
+    has_written: bool,
     /// What ended this member.
     fault: Option<Fault>,
     next_tick: Instant,
@@ -91,6 +96,8 @@ impl Driver {
             asked: BTreeMap::new(),
             reading: BTreeMap::new(),
             stalled: None,
+            held: None,
+            has_written: false,
             fault: None,
             next_tick: Instant::now(),
             last_batch: 0,
@@ -126,6 +133,10 @@ impl Driver {
 
     fn take_turn(&mut self) -> Result<Next, Fault> {
         let Some(waiting) = self.shared.inbox.take() else { return Ok(Next::Stop) };
+        self.has_written = false;
+        if let Some((job, batch)) = self.held.take() {
+            self.write_late(job, batch)?;
+        }
         self.take_in(waiting)?;
         let now = Instant::now();
         if now >= self.next_tick {
@@ -135,7 +146,7 @@ impl Driver {
         }
         self.shared.inbox.unanswered(self.asked.len());
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
-        let wants_more = self.replica.wants_turn();
+        let wants_more = self.replica.wants_turn() || self.held.is_some();
         Ok(if wants_more { Next::Again } else { Next::Sleep(self.next_tick - now) })
     }
 
@@ -221,6 +232,7 @@ impl Driver {
     /// Carries out one output; some are done at once and give the next input.
     fn carry_out(&mut self, output: Output<Lmdb>) -> Result<Option<Input<Lmdb>>, Fault> {
         match output {
+            Output::WriteLog { job, batch } if self.has_written => self.held = Some((job, batch)),
             Output::WriteLog { job, batch } => return self.write_log(job, batch),
             Output::Publish { view, changes } => {
                 self.shared.meters.published(&changes);
@@ -259,6 +271,7 @@ impl Driver {
     /// the requests in it end as unknown if it lasts, new ones are refused, and nothing is
     /// acknowledged. Any other error ends this member.
     fn write_log(&mut self, job: JobId, batch: LogBatch) -> Result<Option<Input<Lmdb>>, Fault> {
+        self.has_written = true;
         match self.wal.write(&batch) {
             Ok(()) => {
                 let began = Instant::now();
@@ -283,7 +296,14 @@ impl Driver {
 
     /// Tries again what found the disk full.
     fn write_stalled(&mut self) -> Result<(), Fault> {
-        let Some((job, batch)) = self.stalled.take() else { return Ok(()) };
+        match self.stalled.take() {
+            Some((job, batch)) => self.write_late(job, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what an earlier turn could not.
+    fn write_late(&mut self, job: JobId, batch: LogBatch) -> Result<(), Fault> {
         match self.write_log(job, batch)? {
             Some(done) => self.handle(done),
             None => Ok(()),

@@ -2,11 +2,12 @@
 //!
 //! What the daemon can do is made small by a disk whose every flush takes long (`strace` holds the
 //! system call up), so that a test's own client can be ten times faster. Requests are put over
-//! HTTP/2, many at a time on each of 500 connections.
+//! HTTP/2 on 500 connections, at an even pace and without waiting for answers.
 
 use crate::client::address;
 use crate::common::{Daemon, http, program, try_http};
 use crate::seen::{Before, megabytes, memory};
+use althing::base::limits;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
@@ -18,14 +19,18 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 const CONNECTIONS: usize = 500;
-/// Requests at a time on each: together more than may wait in front of the core.
-const AT_A_TIME: usize = 80;
-/// How long a flush takes, in microseconds; one batch of 1,024 requests waits for each.
-const FLUSH_MICROS: u64 = 500_000;
-/// Flushes of the start that are left alone.
-const FLUSHES_AT_START: u64 = 40;
-/// Every answer comes in this time: what waits longer than a request may is given up by the core.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
+/// Requests of each: together more than may wait in front of the core.
+const EACH: u32 = 80;
+/// The time in which all are sent: ten times as many as the disk takes.
+const FLOOD: Duration = Duration::from_secs(4);
+/// How long a flush takes, in microseconds; one batch of 1,024 requests waits for each, so that the
+/// last of a full queue would wait for 16 s.
+const FLUSH_MICROS: u64 = 1_000_000;
+/// Between two questions about health: without it they would be a flood of their own.
+const PROBE_PAUSE: Duration = Duration::from_millis(5);
+/// Every answer comes in this time: the core gives up what waits longer than a request may, as it
+/// looks at the clock between two flushes.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(limits::REQUEST_TIMEOUT_MS + 8_000);
 /// Longest wait for an answer that needs no queue: 50 ms are promised, and both processors are busy.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
@@ -42,7 +47,9 @@ async fn connect(url: &str) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-async fn put(mut sender: SendRequest<Full<Bytes>>, url: String) -> Ended {
+/// Puts a value at a given time.
+async fn put(mut sender: SendRequest<Full<Bytes>>, url: String, when: Instant) -> Ended {
+    tokio::time::sleep_until(when.into()).await;
     let began = Instant::now();
     let form = "application/x-www-form-urlencoded";
     let request = http::Request::put(url).header(http::header::CONTENT_TYPE, form);
@@ -60,7 +67,7 @@ async fn put(mut sender: SendRequest<Full<Bytes>>, url: String) -> Ended {
     (status, began.elapsed())
 }
 
-/// Asks for health over and over, each time on a new connection; gives how often, and the longest
+/// Asks for health now and then, each time on a new connection; gives how often, and the longest
 /// wait.
 fn probe(url: &str, over: &AtomicBool) -> (usize, Duration) {
     let (mut asked, mut longest) = (0, Duration::ZERO);
@@ -70,6 +77,7 @@ fn probe(url: &str, over: &AtomicBool) -> (usize, Duration) {
         assert_eq!(health.status, 200, "{health:?}");
         longest = longest.max(began.elapsed());
         asked += 1;
+        std::thread::sleep(PROBE_PAUSE);
     }
     (asked, longest)
 }
@@ -77,7 +85,7 @@ fn probe(url: &str, over: &AtomicBool) -> (usize, Duration) {
 /// A daemon on a slow disk.
 fn slow_daemon(strace: &std::path::Path) -> Daemon {
     let mut daemon = Daemon::stopped("overload-flood", &[]);
-    let inject = format!("inject=fdatasync:delay_enter={FLUSH_MICROS}:when={FLUSHES_AT_START}+");
+    let inject = format!("inject=fdatasync:delay_enter={FLUSH_MICROS}");
     let words = ["-D", "-f", "--seccomp-bpf", "-qq", "-e", "trace=fdatasync", "-e", &inject];
     let mut runner = vec![strace.display().to_string()];
     runner.extend(words.map(str::to_owned));
@@ -92,22 +100,22 @@ async fn e5_ten_times_too_many_requests_are_all_answered_and_the_excess_at_once(
     let Some(strace) = program("strace") else { return };
     let daemon = slow_daemon(&strace);
     let url = daemon.url().to_owned();
-    // The disk becomes slow.
-    for _ in 0..FLUSHES_AT_START {
-        http("PUT", &format!("{url}/v2/keys/e5/warm"), "value=1");
-    }
     let before = Before::of(&daemon, "E5 flood");
     let over = Arc::new(AtomicBool::new(false));
     let (asked, ended) = (url.clone(), Arc::clone(&over));
     let probing = std::thread::spawn(move || probe(&asked, &ended));
     let mut flood = JoinSet::new();
     let mut senders = Vec::new();
-    for connection in 0..CONNECTIONS {
+    for _ in 0..CONNECTIONS {
         let sender = connect(&url).await;
-        for _ in 0..AT_A_TIME {
-            flood.spawn(put(sender.clone(), format!("{url}/v2/keys/e5/{connection}")));
-        }
         senders.push(sender);
+    }
+    let begin = Instant::now();
+    for (connection, sender) in senders.iter().enumerate() {
+        for number in 0..EACH {
+            let url = format!("{url}/v2/keys/e5/{connection}");
+            flood.spawn(put(sender.clone(), url, begin + FLOOD * number / EACH));
+        }
     }
     let mut ends: BTreeMap<u16, Vec<Duration>> = BTreeMap::new();
     while let Some(ended) = flood.join_next().await {

@@ -96,7 +96,8 @@ impl Before {
         );
         eprintln!("{figures}");
         assert!(now.1 <= self.descriptors, "descriptors do not come back\n{figures}");
-        assert!(now.0 <= self.memory + spare, "memory is not flat\n{figures}");
+        let is_flat = now.0 <= self.memory + spare;
+        assert!(is_flat, "memory is not flat\n{figures}\n{}", largest(daemon));
         assert_eq!(term(daemon), self.term, "{}: the term changed", self.what);
     }
 }
@@ -119,6 +120,21 @@ fn status_kib(daemon: &Daemon, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Where most of that is: the mappings with more than a megabyte of it.
+fn largest(daemon: &Daemon) -> String {
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", daemon.pid())).unwrap();
+    let (mut mapping, mut found) = ("", String::new());
+    for line in maps.lines() {
+        let kib = line.strip_prefix("Anonymous:").and_then(|rest| rest.trim().strip_suffix(" kB"));
+        match kib.map(|kib| kib.parse::<u64>().unwrap()) {
+            Some(1_024..) => found += &format!("{mapping}: {line}\n"),
+            None if line.contains('-') => mapping = line,
+            Some(_) | None => {}
+        }
+    }
+    found
 }
 
 /// Open descriptors.
