@@ -1,9 +1,9 @@
 //! One turn of the core: what waits goes in, what follows is carried out.
 //!
-//! A turn takes everything in the inbox as one batch, feeds it to the replica, and carries out
-//! what comes back, in order. With one voter it flushes the log itself: a hop to another
-//! thread costs as much as the flush, and there is nobody else to serve meanwhile; requests that
-//! arrive during the flush are the next batch (`docs/decisions/inline-flush.md`).
+//! A turn takes everything in the inbox, feeds it to the replica, and carries out what comes back,
+//! in order. With one voter it flushes the log itself: a hop to another thread costs as much as the
+//! flush, and there is nobody else to serve meanwhile; requests that arrive during the flush are
+//! the next batch (`docs/decisions/inline-flush.md`).
 //!
 //! Invariants: outputs are carried out in the order they come; a turn never blocks but on the
 //! log's flush, of which it makes one, so that ticks and new requests wait for no more than that;
